@@ -1,0 +1,183 @@
+"""The store of attribute vectors: one folder holding a network's weights and the vectors made with it.
+
+    STORE/network.safetensors   the weights of phi (see vgg.read_weights)
+    STORE/vectors.safetensors   "smiling/relu3_1" -> (C, H, W) float16, of unit root mean square; metadata in the header
+
+Nothing in it is pickled. Both files are memory-mapped, so a store opens in milliseconds whatever its size.
+"""
+
+import difflib
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from dfi_server import paths, vgg
+from dfi_server.errors import DFIError, ErrorCode
+
+DEFAULT_STORE = "lfw"
+MAX_ALPHA = 2.0
+"""Alpha beyond +-2 is refused; 0.1 to 0.5 is the useful range."""
+
+_FORMAT = 1
+_NETWORK = "network.safetensors"
+_VECTORS = "vectors.safetensors"
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """What a store was built from; kept in the header of its vectors."""
+
+    network_sha256: str
+    attributes: tuple[str, ...]
+    face_set: str
+    photos: int
+    method: str
+    built: str  # ISO 8601 date
+    frame_size: int
+    layers: tuple[str, ...] = vgg.LAYERS
+    format: int = _FORMAT
+
+
+class Store:
+    """An opened store: `info`, `path`, and access to the weights and vectors in it."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the store in the folder `path`. Raises DFIError(NO_STORE | BAD_STORE)."""
+        self.path = path
+        if not path.is_dir():
+            raise DFIError(
+                ErrorCode.NO_STORE,
+                f"There is no store of attribute vectors '{path.name}' in {path.parent}: run 'dfi setup' to build one.",
+            )
+        try:
+            with safetensors.safe_open(path / _VECTORS, framework="pt") as file:
+                fields = json.loads(file.metadata()["dfi"])
+                keys = set(file.keys())
+            self.info = StoreInfo(**{**fields, **{k: tuple(fields[k]) for k in ("attributes", "layers")}})
+        except (OSError, safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
+            raise self._damaged() from error
+        wanted = {f"{name}/{layer}" for name in self.info.attributes for layer in self.info.layers}
+        if self.info.format != _FORMAT or self.info.layers != vgg.LAYERS or not wanted <= keys:
+            raise self._damaged()
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def weights(self) -> dict[str, Tensor]:
+        """The network's weights, checked against the fingerprint that the vectors were built with."""
+        weights = vgg.read_weights(self.path / _NETWORK)
+        if vgg.fingerprint(weights) != self.info.network_sha256:
+            raise DFIError(
+                ErrorCode.BAD_STORE,
+                f"The vectors in {self.path} were built for other network weights than lie beside them: "
+                "run 'dfi setup' again.",
+            )
+        return weights
+
+    def vector(self, name: str) -> vgg.Features:
+        """The attribute vector `name`: one (C, H, W) float16 tensor per layer, of unit root mean square."""
+        self.check_names([name])
+        try:
+            with safetensors.safe_open(self.path / _VECTORS, framework="pt") as file:
+                relu3_1, relu4_1, relu5_1 = (file.get_tensor(f"{name}/{layer}") for layer in vgg.LAYERS)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise self._damaged() from error
+        return relu3_1, relu4_1, relu5_1
+
+    def check_names(self, names: list[str]) -> None:
+        """Raise DFIError(UNKNOWN_ATTRIBUTE) with the nearest names for the first one that is not in the store."""
+        for name in names:
+            if name not in self.info.attributes:
+                near = difflib.get_close_matches(name, self.info.attributes, n=3, cutoff=0.4)
+                hint = f"did you mean {', '.join(near)}?" if near else "'dfi attributes' lists them all."
+                raise DFIError(ErrorCode.UNKNOWN_ATTRIBUTE, f"There is no attribute '{name}': {hint}")
+
+    def _damaged(self) -> DFIError:
+        return DFIError(
+            ErrorCode.BAD_STORE,
+            f"The store in {self.path} is damaged or from another version: run 'dfi setup' again.",
+        )
+
+
+def open_store(name: str | None = None) -> Store:
+    """Open a store by name from the state folder; None means the default store."""
+    name = name or DEFAULT_STORE
+    if Path(name).name != name or name.startswith("."):
+        raise DFIError(ErrorCode.NO_STORE, f"'{name}' is not a store's name: use a plain name such as 'lfw'.")
+    return Store(paths.stores() / name)
+
+
+def check_alphas(alphas: Mapping[str, float]) -> None:
+    """Raise DFIError(BAD_ALPHA | BAD_REQUEST) unless `alphas` names something and each is within +-MAX_ALPHA."""
+    if not alphas:
+        raise DFIError(ErrorCode.BAD_REQUEST, "No attribute was chosen: name at least one, such as smiling=0.4.")
+    for name, alpha in alphas.items():
+        if not (math.isfinite(alpha) and abs(alpha) <= MAX_ALPHA):
+            raise DFIError(
+                ErrorCode.BAD_ALPHA,
+                f"Alpha for '{name}' is {alpha}: it must be a number from -{MAX_ALPHA:g} to {MAX_ALPHA:g} "
+                "(0.1 to 0.5 is the useful range, negative takes the attribute away).",
+            )
+
+
+def shift(store: Store, alphas: Mapping[str, float], phi: vgg.Features) -> vgg.Features:
+    """What to add to phi(x): sum over attributes of alpha * |phi_l(x)| * w_l / |w_l|, layer by layer.
+
+    `phi`: the photo's features, (1, C, H, W) each. So alpha is the shift's length as a fraction of the
+    features' own, whatever the scale of the network's weights. Returns float32 on phi's device.
+    """
+    check_alphas(alphas)
+    store.check_names(list(alphas))
+    total = [torch.zeros_like(layer, dtype=torch.float32) for layer in phi]
+    for name, alpha in alphas.items():
+        for layer, features, vector in zip(total, phi, store.vector(name), strict=True):
+            w = vector.to(features.device, torch.float32).unsqueeze(0)
+            layer += alpha * features.float().norm() / w.norm().clamp_min(1e-12) * w
+    return total[0], total[1], total[2]
+
+
+def write_store(
+    name: str, info: StoreInfo, weights: Mapping[str, Tensor], vectors: Mapping[str, vgg.Features]
+) -> Store:
+    """Write a store and put it in place at once: a store by that name is complete, or the old one, or absent.
+
+    `vectors`: attribute -> one (C, H, W) tensor per layer. Raises DFIError(NO_SPACE) where the disk is full.
+    """
+    folder = paths.stores()
+    final, building, old = folder / name, folder / f".building-{name}", folder / f".old-{name}"
+    tensors = {
+        f"{attribute}/{layer}": _unit_rms(vector).half().contiguous()
+        for attribute, layers in vectors.items()
+        for layer, vector in zip(vgg.LAYERS, layers, strict=True)
+    }
+    try:
+        for leftover in (building, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        building.mkdir(parents=True)
+        safetensors.torch.save_file(dict(weights), building / _NETWORK)
+        safetensors.torch.save_file(tensors, building / _VECTORS, metadata={"dfi": json.dumps(asdict(info))})
+        if final.exists():
+            final.rename(old)
+        building.rename(final)
+    except (OSError, safetensors.SafetensorError) as error:
+        shutil.rmtree(building, ignore_errors=True)
+        if old.exists() and not final.exists():
+            old.rename(final)
+        raise DFIError(
+            ErrorCode.NO_SPACE, f"The store could not be written to {folder} ({error}): is the disk full?"
+        ) from error
+    shutil.rmtree(old, ignore_errors=True)
+    return Store(final)
+
+
+def _unit_rms(vector: Tensor) -> Tensor:
+    return vector.float() / vector.float().square().mean().sqrt().clamp_min(1e-12)

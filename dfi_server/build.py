@@ -1,0 +1,228 @@
+"""The vectors' factory: one streaming pass over a face set, from photos to a store of attribute vectors.
+
+Only the sums A'A and A'Phi are kept (A: one row of attributes per photo, Phi: one row of features), never the
+features of the whole set. From them come two kinds of vectors:
+
+ridge  W = (A'A + kI)^-1 A'Phi over all attributes at once, columns standardised: what one attribute changes while
+       the others are held still. This differs from the paper, whose vectors drag correlated attributes along
+       (smiling people in LFW are more often women, and younger).
+mean   the paper's difference of means between photos with and without the attribute, over the whole set.
+"""
+
+import datetime
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dfi_server import attributes, lfw, vgg
+from dfi_server.errors import DFIError, ErrorCode
+
+Method = Literal["ridge", "mean"]
+RIDGE = 20.0
+"""k of the ridge, in photos: columns are standardised, so A'A's diagonal is the number of photos."""
+
+_BATCH = 64  # photos per update of the sums: updating them touches 0.3 GB, so it must not happen for each photo
+_FORWARD = 2  # photos per forward pass on the CPU, where larger batches fall out of the cache
+_FORWARD_CUDA = 64
+
+
+@dataclass(frozen=True)
+class FaceRow:
+    """One face: its frame (FRAME_SIZE, FRAME_SIZE, 3) uint8 and its attributes (K,) float32."""
+
+    key: str
+    frame: np.ndarray
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build read: photos used, photos without a row, rows without a photo, photos and lines unreadable."""
+
+    photos: int
+    photos_without_row: int
+    rows_without_photo: int
+    unreadable: int
+
+
+class Sums:
+    """A'A and A'Phi, accumulated batch by batch; a first column of ones is A's intercept."""
+
+    def __init__(self, names: tuple[str, ...], method: Method, device: torch.device) -> None:
+        self.names = names
+        self.method = method
+        self.device = device
+        self.photos = 0
+        self.gram = torch.zeros(len(names) + 1, len(names) + 1, dtype=torch.float64)
+        self.cross: list[Tensor] = []  # per layer (K + 1, C*H*W) float32
+        self.shapes: list[torch.Size] = []
+
+    def add(self, values: Tensor, features: list[Tensor]) -> None:
+        """Take in `values` (N, K) float32 on the CPU and one (N, C, H, W) tensor per layer."""
+        columns = values if self.method == "ridge" else (values > 0).float()
+        design = torch.cat([torch.ones(len(columns), 1), columns], dim=1)
+        self.gram += design.double().T @ design.double()
+        self.photos += len(columns)
+        if not self.cross:
+            self.shapes = [layer.shape[1:] for layer in features]
+            self.cross = [torch.zeros(design.shape[1], s.numel(), device=self.device) for s in self.shapes]
+        design = design.to(self.device)
+        for total, layer in zip(self.cross, features, strict=True):
+            total.addmm_(design.T, layer.float().flatten(1))
+
+    def vectors(self) -> dict[str, vgg.Features]:
+        """Attribute -> vector. An attribute that never varies over the faces is left out."""
+        count = self.gram[0, 0]
+        mean = self.gram[0, 1:] / count
+        deviation = (self.gram.diagonal()[1:] / count - mean**2).clamp_min(0).sqrt()
+        varies = deviation > 1e-6
+        kept = [name for name, varying in zip(self.names, varies.tolist(), strict=True) if varying]
+        # centre and scale the columns afterwards, in A'A and A'Phi: B = (A - mean) / deviation
+        to_standard = torch.cat([-mean[varies, None], torch.eye(len(mean), dtype=torch.float64)[varies]], dim=1)
+        to_standard /= deviation[varies, None]
+        if self.method == "ridge":
+            gram = to_standard @ self.gram @ to_standard.T
+            solver = torch.linalg.solve(gram + RIDGE * torch.eye(len(gram), dtype=torch.float64), to_standard)
+        else:
+            # difference of means = covariance with the 0/1 column / its variance
+            solver = to_standard / (count * deviation[varies, None])
+        layers = [
+            (solver.to(self.device, torch.float32) @ total).cpu().unflatten(1, shape)
+            for total, shape in zip(self.cross, self.shapes, strict=True)
+        ]
+        return {name: (layers[0][i], layers[1][i], layers[2][i]) for i, name in enumerate(kept)}
+
+
+def build_lfw(
+    name: str,
+    weights: dict[str, Tensor],
+    archive: Path,
+    attribute_file: Path,
+    *,
+    method: Method = "ridge",
+    device: str = "auto",
+    limit: int | None = None,
+    keep: Callable[[str], bool] = lambda key: True,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[attributes.Store, BuildReport]:
+    """Build the store `name` from LFW in one pass and put it in place when it is complete.
+
+    `limit`: the first so many photos only. `keep`: which photo keys ("Aaron_Eckhart_0001") to use, so that an
+    evaluation can hold people out. `progress`: called with photos done and photos expected.
+    Raises DFIError(BAD_DATA | BAD_WEIGHTS | NO_SPACE | BAD_REQUEST).
+    """
+    table = lfw.read_attributes(attribute_file)
+    expected = min(limit or len(table.rows), sum(map(keep, table.rows)))
+    counts = {"orphan": 0, "unreadable": table.skipped}
+
+    def rows() -> Iterator[FaceRow]:
+        found = 0
+        for key, jpeg in lfw.read_photos(archive):
+            if found == limit:
+                return
+            if key not in table.rows:
+                counts["orphan"] += 1
+            elif keep(key):
+                frame = lfw.decode(jpeg)
+                if frame is None:
+                    counts["unreadable"] += 1
+                    continue
+                found += 1
+                yield FaceRow(key, frame, table.rows[key])
+
+    sums = accumulate(rows(), table.names, weights, method=method, device=device, progress=lambda n: progress(n, expected))
+    if sums.photos < 2:
+        raise DFIError(
+            ErrorCode.BAD_DATA,
+            f"No photo in {archive} has a row in {attribute_file}: are they LFW's deep-funneled photos and its table?",
+        )
+    vectors = sums.vectors()
+    info = attributes.StoreInfo(
+        network_sha256=vgg.fingerprint(weights),
+        attributes=tuple(vectors),
+        face_set="LFW deep funneled",
+        photos=sums.photos,
+        method=f"ridge k={RIDGE:g}" if method == "ridge" else "mean difference",
+        built=datetime.date.today().isoformat(),
+        frame_size=lfw.FRAME_SIZE,
+    )
+    store = attributes.write_store(name, info, weights, vectors)
+    report = BuildReport(sums.photos, counts["orphan"], len(table.rows) - sums.photos, counts["unreadable"])
+    return store, report
+
+
+def accumulate(
+    rows: Iterator[FaceRow],
+    names: tuple[str, ...],
+    weights: dict[str, Tensor],
+    *,
+    method: Method = "ridge",
+    device: str = "auto",
+    progress: Callable[[int], None] = lambda done: None,
+) -> Sums:
+    """Run every face through the network once and keep only the sums. Decoding runs in a thread beside it."""
+    place = vgg.choose_device(device)
+    network = vgg.load(weights, place)
+    sums = Sums(names, method, place)
+    forward = _FORWARD_CUDA if place.type == "cuda" else _FORWARD
+    with torch.inference_mode():
+        for batch in _prefetch(_batches(rows, _BATCH)):
+            images = torch.from_numpy(np.stack([row.frame for row in batch])).to(place).permute(0, 3, 1, 2) / 255
+            parts = []
+            for chunk in images.split(forward):
+                parts.append(network(chunk))
+                progress(sums.photos + len(parts) * forward)
+            features = [torch.cat(layer) for layer in zip(*parts, strict=True)]
+            sums.add(torch.from_numpy(np.stack([row.values for row in batch])), features)
+            progress(sums.photos)
+    return sums
+
+
+def _batches(rows: Iterator[FaceRow], size: int) -> Iterator[list[FaceRow]]:
+    batch: list[FaceRow] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _prefetch(batches: Iterator[list[FaceRow]]) -> Iterator[list[FaceRow]]:
+    """Draw from `batches` in a thread, two ahead; an exception there is raised here."""
+    ready: queue.Queue[list[FaceRow] | BaseException | None] = queue.Queue(maxsize=2)
+    stopped = threading.Event()
+
+    def put(item: list[FaceRow] | BaseException | None) -> None:
+        while not stopped.is_set():
+            try:
+                return ready.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+
+    def fill() -> None:
+        try:
+            for batch in batches:
+                put(batch)
+                if stopped.is_set():
+                    return
+            put(None)
+        except BaseException as error:  # handed over, not swallowed
+            put(error)
+
+    threading.Thread(target=fill, daemon=True, name="decode").start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()

@@ -1,0 +1,117 @@
+"""Labeled Faces in the Wild, deep funneled, and its 73 attributes: the faces that the vectors are built from.
+
+Photos: G. Huang et al., "Learning to align from scratch", NIPS 2012 (lfw-deepfunneled.tgz).
+Attributes: N. Kumar et al., "Attribute and simile classifiers for face verification", ICCV 2009
+(lfw_attributes.txt).
+"""
+
+import io
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from dfi_server.errors import DFIError, ErrorCode
+
+PHOTO_SIZE = 250
+"""Width and height in pixels of a deep-funneled photo."""
+
+FRAME_BOX = (40, 20, 170, 170)
+"""The face frame: x, y, width, height inside a deep-funneled photo, which holds brow to chin and both ears."""
+
+FRAME_SIZE = 200
+"""Width and height in pixels at which the network sees the face frame (the paper's size for LFW)."""
+
+_PHOTO_NAME = re.compile(r"(?P<person>[^/]+)/(?P=person)_(?P<number>\d{4})\.jpg$")
+
+
+@dataclass(frozen=True)
+class AttributeTable:
+    """Attribute names, lower case with underscores, and one row of values for each photo."""
+
+    names: tuple[str, ...]
+    rows: dict[str, np.ndarray]  # photo key, e.g. "Aaron_Eckhart_0001" -> (len(names),) float32
+    skipped: int  # lines that could not be read
+
+
+def attribute_name(title: str) -> str:
+    """LFW's column title as the name used everywhere here: "5 o' Clock Shadow" -> "5_o_clock_shadow"."""
+    return re.sub(r"[^a-z0-9]+", "_", title.lower()).strip("_")
+
+
+def read_attributes(path: Path) -> AttributeTable:
+    """Read lfw_attributes.txt: tab separated; person, image number, then one number per attribute.
+
+    Values are Kumar et al.'s classifier scores or their signs; both work. Raises DFIError(BAD_DATA) where the
+    file is missing or is not such a table; single broken lines are skipped and counted.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DFIError(ErrorCode.BAD_DATA, f"The attribute file {path} cannot be read ({error}).") from error
+    header = next((line for line in lines[:5] if line.lstrip("#\t ").startswith("person\t")), None)
+    if header is None:
+        raise DFIError(
+            ErrorCode.BAD_DATA,
+            f"{path} is not LFW's attribute table: no header line with 'person' and 'imagenum' was found.",
+        )
+    names = tuple(attribute_name(title) for title in header.lstrip("#\t ").rstrip().split("\t")[2:])
+    if not names or len(set(names)) != len(names):
+        raise DFIError(ErrorCode.BAD_DATA, f"{path} names no attributes, or one of them twice.")
+    rows: dict[str, np.ndarray] = {}
+    skipped = 0
+    for line in lines[lines.index(header) + 1 :]:
+        fields = line.split("\t")
+        try:
+            values = np.array(fields[2:], dtype=np.float32)
+            key = f"{fields[0].replace(' ', '_')}_{int(fields[1]):04d}"
+        except (ValueError, IndexError):
+            skipped += 1
+            continue
+        if values.shape != (len(names),) or not np.isfinite(values).all():
+            skipped += 1
+            continue
+        rows[key] = values
+    if not rows:
+        raise DFIError(ErrorCode.BAD_DATA, f"{path} has a header but no row of {len(names)} numbers.")
+    return AttributeTable(names, rows, skipped)
+
+
+def read_photos(archive: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield (key, JPEG bytes) for every photo of the .tgz as distributed, in the archive's order, streaming.
+
+    Raises DFIError(BAD_DATA) where the archive is missing or damaged.
+    """
+    try:
+        with tarfile.open(archive, "r|gz") as members:
+            for member in members:
+                match = _PHOTO_NAME.search(member.name)
+                content = members.extractfile(member) if match and member.isfile() else None
+                if match and content:
+                    yield f"{match['person']}_{match['number']}", content.read()
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise DFIError(
+            ErrorCode.BAD_DATA, f"The photo archive {archive} is missing or damaged ({error}): fetch it again."
+        ) from error
+
+
+def to_frame(photo: Image.Image) -> Image.Image:
+    """Cut the face frame out of a photo laid out as LFW's, of any size: RGB, FRAME_SIZE square."""
+    scale_x, scale_y = photo.width / PHOTO_SIZE, photo.height / PHOTO_SIZE
+    x, y, width, height = FRAME_BOX
+    box = (x * scale_x, y * scale_y, (x + width) * scale_x, (y + height) * scale_y)
+    return photo.convert("RGB").resize((FRAME_SIZE, FRAME_SIZE), Image.Resampling.BICUBIC, box=box)
+
+
+def decode(jpeg: bytes) -> np.ndarray | None:
+    """The face frame of one photo, (FRAME_SIZE, FRAME_SIZE, 3) uint8; None where the bytes are no photo."""
+    try:
+        with Image.open(io.BytesIO(jpeg)) as photo:
+            return np.asarray(to_frame(photo))
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+        return None

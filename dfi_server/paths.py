@@ -1,0 +1,22 @@
+"""Where the program keeps what it downloads and builds."""
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+
+def home() -> Path:
+    """The state folder: the environment variable DFI_HOME, else the platform's user data folder."""
+    chosen = os.environ.get("DFI_HOME")
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_data_dir("dfi", appauthor=False))
+
+
+def stores() -> Path:
+    """The folder that holds one folder per store of attribute vectors."""
+    return home() / "stores"
+
+
+def downloads() -> Path:
+    """The folder for downloaded archives; safe to delete once a store is built."""
+    return home() / "downloads"
