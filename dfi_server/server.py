@@ -1,0 +1,312 @@
+"""The server: a ROUTER socket, a fair queue of edits, and a worker thread that owns the model.
+
+The thread that calls run() owns the ROUTER socket and all bookkeeping. The worker thread loads the editor
+and runs one edit at a time; it posts events and rings an inproc socket, so that the first thread only ever
+waits in one poll. torch and numpy release the GIL while they compute, so heartbeats are answered meanwhile.
+The wire format is docs/protocol.md.
+"""
+
+import contextlib
+import errno
+import logging
+import signal
+import threading
+import time
+from collections.abc import Sequence
+
+import zmq
+
+from dfi_server import __version__
+from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.jobs import (
+    BELL,
+    LOAD,
+    Advanced,
+    EditorFactory,
+    Finished,
+    Job,
+    JobTable,
+    Loaded,
+    LoadFailed,
+    Worker,
+    as_error,
+)
+from dfi_server.protocol import (
+    CLIENT_SILENCE_SECONDS,
+    MAX_FRAME_BYTES,
+    Accepted,
+    Attributes,
+    Body,
+    Edit,
+    Error,
+    Message,
+    MessageType,
+    ProtocolError,
+    ServerInfo,
+    ServerState,
+    check_endpoint,
+    decode_request,
+    encode,
+)
+
+RETRY_SECONDS = 1.0  # a failed load is tried again when somebody asks, at most this often
+_MAX_MESSAGES_A_ROUND = 100
+
+log = logging.getLogger(__name__)
+
+
+class Server:
+    """Binds the endpoint when made; run() serves until stop(). `endpoint` is the address actually bound.
+
+    Raises DFIError: bad_request for an address that is not this machine's own, busy if the port is taken.
+    """
+
+    def __init__(self, endpoint: str, make_editor: EditorFactory) -> None:
+        endpoint = check_endpoint(endpoint, bind=True)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._router = self._context.socket(zmq.ROUTER)
+        self._router.ipv6 = "[" in endpoint
+        self._router.router_mandatory = True  # sending to a client that is gone is an error, not silence
+        self._router.maxmsgsize = MAX_FRAME_BYTES
+        self._router.linger = 1000
+        try:
+            self._router.bind(endpoint)
+        except zmq.ZMQError as error:
+            self._context.destroy(linger=0)
+            raise _bind_error(endpoint, error) from None
+        self.endpoint = self._router.get_string(zmq.LAST_ENDPOINT)
+        self._bell = self._context.socket(zmq.PULL)
+        self._bell.linger = 0
+        self._bell.bind(BELL)
+        self._worker = Worker(self._context, make_editor)
+        self._stopping = threading.Event()
+        self._jobs = JobTable()
+        self._running: Job | None = None
+        self._last_heard: dict[bytes, float] = {}  # only of clients with unfinished edits
+        self._loaded: Loaded | None = None
+        self._failure: Error | None = None
+        self._failed_at = 0.0
+
+    def stop(self) -> None:
+        """Make run() return soon. Safe from any thread and from a signal handler."""
+        self._stopping.set()
+        with contextlib.suppress(zmq.ZMQError), self._context.socket(zmq.PUSH) as bell:
+            bell.linger = 0
+            bell.connect(BELL)
+            bell.send(b"", zmq.NOBLOCK)
+
+    def run(self) -> None:
+        """Serve until stop(); then tell the clients, end the worker and give the port back."""
+        log.info("Listening at %s", self.endpoint)
+        self._worker.start()
+        self._worker.commands.put(LOAD)
+        poller = zmq.Poller()
+        poller.register(self._router, zmq.POLLIN)
+        poller.register(self._bell, zmq.POLLIN)
+        try:
+            while not self._stopping.is_set():
+                poller.poll(200 if len(self._jobs) else 1000)
+                self._hear_worker()
+                # After a stall of this thread, heartbeats wait in the socket: read all before blaming anyone.
+                if self._hear_clients():
+                    self._drop_silent_clients()
+                self._give_work()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        for job in self._jobs:
+            stopped = Error(ErrorCode.UNREACHABLE, "The server was stopped; start it again, then edit again.")
+            self._finish(job, Message(MessageType.ERROR, job.id, stopped))
+        self._router.close()
+        self._bell.close()
+        self._worker.commands.put(None)
+        self._worker.join()
+        self._context.term()
+        log.info("Stopped")
+
+    # Worker's events
+
+    def _hear_worker(self) -> None:
+        with contextlib.suppress(zmq.Again):
+            while True:
+                self._bell.recv(zmq.NOBLOCK)
+        while not self._worker.events.empty():
+            match self._worker.events.get():
+                case Loaded() as loaded:
+                    log.info("Loaded the store %s on %s", loaded.store, loaded.device)
+                    self._loaded = loaded
+                case LoadFailed(failure):
+                    log.error("%s", failure.message)
+                    self._failure = failure
+                    self._failed_at = time.monotonic()
+                    for job in self._jobs:
+                        self._finish(job, Message(MessageType.ERROR, job.id, failure))
+                case Advanced(job, progress):
+                    if job in self._jobs:
+                        self._send(job.client, Message(MessageType.PROGRESS, job.id, progress))
+                case Finished(job, outcome):
+                    self._running = None
+                    if job in self._jobs:
+                        kind = MessageType.ERROR if isinstance(outcome, Error) else MessageType.RESULT
+                        self._finish(job, Message(kind, job.id, outcome))
+
+    def _give_work(self) -> None:
+        if self._loaded and self._running is None and (job := self._jobs.next()):
+            self._running = job
+            self._worker.commands.put(job)
+
+    def _finish(self, job: Job, final: Message | None) -> None:
+        """Forget the job, stop it if it runs, and send its final reply if there is somebody to read it."""
+        if job not in self._jobs:  # sending to its client has just failed, and dropped all that client's jobs
+            return
+        self._jobs.remove(job)
+        job.abandoned.set()
+        if job.client not in self._jobs.clients:
+            self._last_heard.pop(job.client, None)
+        if final is not None:
+            self._send(job.client, final)
+
+    # Clients' requests
+
+    def _hear_clients(self) -> bool:
+        """Answer what has arrived. True if nothing is left to read."""
+        for _ in range(_MAX_MESSAGES_A_ROUND):
+            try:
+                client = self._router.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return True
+            frames: list[memoryview] = []
+            while self._router.get(zmq.RCVMORE):
+                frame = self._router.recv(copy=False)
+                if len(frames) < 3:  # one more than any request has: enough to refuse it
+                    frames.append(frame.buffer)
+            self._answer(client, frames)
+        return False
+
+    def _answer(self, client: bytes, frames: Sequence[memoryview]) -> None:
+        id: str | None = None
+        try:
+            request = decode_request(frames)
+            id = request.id
+            if client in self._last_heard:
+                self._last_heard[client] = time.monotonic()
+            reply = self._reply(client, request)
+        except ProtocolError as error:
+            reply = Message(MessageType.ERROR, error.id, Error(error.code, error.message))
+        except DFIError as error:
+            reply = Message(MessageType.ERROR, id, Error(error.code, error.message))
+        except Exception as error:
+            failure = as_error(error, "The request failed inside the server")
+            reply = Message(MessageType.ERROR, id, failure)
+        if reply:
+            self._send(client, reply)
+
+    def _reply(self, client: bytes, request: Message) -> Message | None:
+        body: Body = None
+        kind = request.type
+        if kind in (MessageType.HELLO, MessageType.STATUS):
+            if kind == MessageType.HELLO:
+                self._load_again()
+            body = self._info()
+        elif kind == MessageType.ATTRIBUTES:
+            self._load_again()
+            if self._failure:
+                raise DFIError(self._failure.code, self._failure.message)
+            if not self._loaded:
+                raise DFIError(
+                    ErrorCode.BUSY, "The server is still loading its model; ask again in a moment."
+                )
+            body = Attributes(self._loaded.attributes)
+        elif kind == MessageType.EDIT:
+            assert isinstance(request.body, Edit) and request.id
+            body = self._accept(Job(client, request.id, request.body))
+            kind = MessageType.ACCEPTED
+        elif kind == MessageType.CANCEL:
+            job = self._jobs.get(client, request.id)
+            if job is None:
+                return None  # its final reply is on the way already
+            self._finish(job, None)
+            kind = MessageType.CANCELLED
+        elif kind == MessageType.HEARTBEAT and self._jobs.get(client, request.id) is None:
+            raise DFIError(
+                ErrorCode.UNREACHABLE,
+                "The server does not have this edit: it was restarted or lost touch with you. Edit again.",
+            )
+        return Message(kind, request.id, body)
+
+    def _accept(self, job: Job) -> Accepted:
+        self._load_again()
+        if self._failure:
+            raise DFIError(self._failure.code, self._failure.message)
+        ahead = len(self._jobs)
+        self._jobs.add(job)
+        self._last_heard[job.client] = time.monotonic()
+        return Accepted(ahead)
+
+    def _load_again(self) -> None:
+        if self._failure and time.monotonic() - self._failed_at > RETRY_SECONDS:
+            self._failure = None
+            self._worker.commands.put(LOAD)
+
+    def _info(self) -> ServerInfo:
+        state, message = ServerState.LOADING, "The model is being loaded."
+        if self._failure:
+            state, message = ServerState.FAILED, self._failure.message
+        elif self._loaded:
+            state, message = (ServerState.BUSY if self._running else ServerState.READY), ""
+        store, device = (self._loaded.store, self._loaded.device) if self._loaded else ("", "")
+        return ServerInfo(__version__, state, store, device, message, self._jobs.waiting)
+
+    def _drop_silent_clients(self) -> None:
+        oldest = time.monotonic() - CLIENT_SILENCE_SECONDS
+        for client in [client for client, heard in self._last_heard.items() if heard < oldest]:
+            self._drop(client, "has been silent for too long")
+
+    def _drop(self, client: bytes, why: str) -> None:
+        jobs = [job for job in self._jobs if job.client == client]
+        if jobs:
+            log.info("A client %s; dropping its %d edits", why, len(jobs))
+        for job in jobs:
+            self._finish(job, None)
+
+    def _send(self, client: bytes, message: Message) -> None:
+        try:
+            self._router.send_multipart([client, *encode(message)], zmq.NOBLOCK, copy=False)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            self._drop(client, "is gone" if error.errno == zmq.EHOSTUNREACH else "does not read its replies")
+
+
+def _bind_error(endpoint: str, error: zmq.ZMQError) -> DFIError:
+    if error.errno == errno.EADDRINUSE:
+        return DFIError(
+            ErrorCode.BUSY,
+            f"A program listens at {endpoint} already: if it is a DFI server, use that one; "
+            "if not, choose another port with --endpoint.",
+        )
+    return DFIError(
+        ErrorCode.BAD_REQUEST, f"Cannot listen at {endpoint}: {error.strerror}. Choose another port."
+    )
+
+
+def serve(endpoint: str, make_editor: EditorFactory) -> None:
+    """Serve until SIGINT or SIGTERM, then stop cleanly and return. Call it from the main thread.
+
+    make_editor is called in the worker thread, again after a failure. Raises what Server raises.
+    """
+    server = Server(endpoint, make_editor)
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_signal(number: int, frame: object) -> None:
+        signal.signal(number, previous[signal.Signals(number)])  # a second one ends the process at once
+        server.stop()
+
+    for number in previous:
+        signal.signal(number, on_signal)
+    try:
+        server.run()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
