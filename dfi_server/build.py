@@ -137,7 +137,9 @@ def build_lfw(
                 found += 1
                 yield FaceRow(key, frame, table.rows[key])
 
-    sums = accumulate(rows(), table.names, weights, method=method, device=device, progress=lambda n: progress(n, expected))
+    sums = accumulate(
+        rows(), table.names, weights, method=method, device=device, progress=lambda n: progress(n, expected)
+    )
     if sums.photos < 2:
         raise DFIError(
             ErrorCode.BAD_DATA,
@@ -176,7 +178,7 @@ def accumulate(
         for batch in _prefetch(_batches(rows, _BATCH)):
             images = torch.from_numpy(np.stack([row.frame for row in batch])).to(place).permute(0, 3, 1, 2) / 255
             parts = []
-            for chunk in images.split(forward):
+            for chunk in torch.split(images, forward):
                 parts.append(network(chunk))
                 progress(sums.photos + len(parts) * forward)
             features = [torch.cat(layer) for layer in zip(*parts, strict=True)]

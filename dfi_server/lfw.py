@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from dfi_server import download
 from dfi_server.errors import DFIError, ErrorCode
 
 PHOTO_SIZE = 250
@@ -27,6 +28,15 @@ FRAME_BOX = (40, 20, 170, 170)
 FRAME_SIZE = 200
 """Width and height in pixels at which the network sees the face frame (the paper's size for LFW)."""
 
+# Mirrors of the original files; the hash is torchvision's (torchvision.datasets.LFWPeople).
+_MIRROR = "https://github.com/hse-aml/intro-to-dl/releases/download/v0.4"
+_PHOTOS_URLS = ("http://vis-www.cs.umass.edu/lfw/lfw-deepfunneled.tgz", f"{_MIRROR}/lfw-deepfunneled.tgz")
+_PHOTOS_MD5 = "68331da3eb755a505a502b5aacb3c201"
+_ATTRIBUTES_URLS = (
+    "https://www.cs.columbia.edu/CAVE/databases/pubfig/download/lfw_attributes.txt",
+    f"{_MIRROR}/lfw_attributes.txt",
+)
+
 _PHOTO_NAME = re.compile(r"(?P<person>[^/]+)/(?P=person)_(?P<number>\d{4})\.jpg$")
 
 
@@ -37,6 +47,16 @@ class AttributeTable:
     names: tuple[str, ...]
     rows: dict[str, np.ndarray]  # photo key, e.g. "Aaron_Eckhart_0001" -> (len(names),) float32
     skipped: int  # lines that could not be read
+
+
+def download_photos(folder: Path) -> Path:
+    """lfw-deepfunneled.tgz in `folder`, downloaded unless it is there. Raises DFIError(UNREACHABLE)."""
+    return download.fetch(_PHOTOS_URLS, folder / "lfw-deepfunneled.tgz", _PHOTOS_MD5)
+
+
+def download_attributes(folder: Path) -> Path:
+    """lfw_attributes.txt in `folder`, as `download_photos`; its authors publish no hash, reading it is the check."""
+    return download.fetch(_ATTRIBUTES_URLS, folder / "lfw_attributes.txt", None)
 
 
 def attribute_name(title: str) -> str:
@@ -96,7 +116,8 @@ def read_photos(archive: Path) -> Iterator[tuple[str, bytes]]:
                     yield f"{match['person']}_{match['number']}", content.read()
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise DFIError(
-            ErrorCode.BAD_DATA, f"The photo archive {archive} is missing or damaged ({error}): fetch it again."
+            ErrorCode.BAD_DATA,
+            f"The photo archive {archive} is missing or damaged ({error}): fetch it again.",
         ) from error
 
 

@@ -49,13 +49,19 @@ class VGGFeatures(nn.Module):
         for module in self.features:
             if isinstance(module, nn.ReLU):
                 module.inplace = False  # a tap must not be overwritten before the loss has read it
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
 
+    @property
+    def precision(self) -> torch.dtype:
+        weight: Tensor = next(self.features.parameters())
+        return weight.dtype
+
     def forward(self, image: Tensor) -> Features:
-        weight = self.features[0].weight
-        x = ((image - self.mean) / self.std).to(weight.dtype, memory_format=torch.channels_last)
+        x = ((image - self.mean) / self.std).to(self.precision, memory_format=torch.channels_last)
         taps = []
         for i, module in enumerate(self.features):
             x = module(x)
@@ -77,7 +83,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             state = safetensors.torch.load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        pickle.UnpicklingError,
+        safetensors.SafetensorError,
+    ) as error:
         raise DFIError(
             ErrorCode.BAD_WEIGHTS,
             f"{path} is not a weights file that can be read (damaged, or not a state dict): fetch it again.",
@@ -155,4 +168,4 @@ def load(weights: Mapping[str, Tensor], device: torch.device, precision: torch.d
     """The feature map on `device`, in the precision that suits it, weights laid out channels last."""
     network = VGGFeatures(weights)
     network.features.to(precision or choose_precision(device))
-    return network.to(device, memory_format=torch.channels_last)
+    return network.to(device).to(memory_format=torch.channels_last)

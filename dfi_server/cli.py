@@ -1,0 +1,281 @@
+"""dfi: the command line.
+
+dfi setup         build the store of attribute vectors (downloads VGG-19 and LFW, or takes files)
+dfi attributes    list what can be edited
+dfi edit          edit one photo
+dfi strip         one picture with an edit at several alphas
+dfi serve         the server that GIMP and other clients talk to
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+# When other programs use the cores (GIMP does), OpenMP's spinning threads slow each other down several times over.
+# It is read once, when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+from tqdm import tqdm
+
+from dfi_server import (
+    __version__,
+    attributes,
+    build,
+    client,
+    contact_sheet,
+    lfw,
+    paths,
+    photo,
+    protocol,
+    server,
+    vgg,
+)
+from dfi_server import edit as pipeline
+from dfi_server.errors import DFIError, ErrorCode
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 0, 1 after a failure that was explained, 2 for a wrong command line."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except DFIError as error:
+        print(f"dfi: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("dfi: interrupted; nothing was left half done.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone: `dfi attributes | head`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - open to the end of the process
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="dfi", description="Deep Feature Interpolation for portraits.")
+    parser.add_argument("--version", action="version", version=f"dfi {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    setup = commands.add_parser("setup", help="build the store of attribute vectors")
+    setup.add_argument("--vgg19", type=Path, metavar="FILE", help="VGG-19 weights, torchvision's key names")
+    setup.add_argument("--lfw", type=Path, metavar="FILE.tgz", help="lfw-deepfunneled.tgz")
+    setup.add_argument("--attributes", type=Path, metavar="FILE", help="lfw_attributes.txt")
+    setup.add_argument(
+        "--method", choices=("ridge", "mean"), default="ridge", help="how vectors are made (default: ridge)"
+    )
+    setup.add_argument("--limit", type=_positive, metavar="N", help="use the first N photos only")
+    _add_device(setup)
+    setup.set_defaults(run=_setup)
+
+    names = commands.add_parser("attributes", help="list what can be edited")
+    names.add_argument("--json", action="store_true", help="as a JSON list of names")
+    _add_store(names)
+    names.set_defaults(run=_attributes)
+
+    edit = commands.add_parser("edit", help="edit one photo")
+    edit.add_argument("input", type=Path)
+    edit.add_argument("output", type=Path)
+    edit.add_argument(
+        "--set",
+        action="append",
+        required=True,
+        metavar="NAME=ALPHA",
+        help="an attribute and its strength: 0.1 to 0.5 adds it, negative takes it away; may be repeated",
+    )
+    edit.add_argument("--server", metavar="ENDPOINT", help="let a running server do it, e.g. tcp://127.0.0.1:5577")
+    _add_edit(edit)
+    edit.set_defaults(run=_edit)
+
+    strip = commands.add_parser("strip", help="one picture with an edit at several alphas")
+    strip.add_argument("input", type=Path)
+    strip.add_argument("output", type=Path)
+    strip.add_argument("--set", required=True, metavar="NAME", help="the attribute")
+    strip.add_argument("--alphas", default="0.1,0.2,0.3,0.4,0.5", metavar="A,B,...")
+    _add_edit(strip)
+    strip.set_defaults(run=_strip)
+
+    serve = commands.add_parser("serve", help="the server that GIMP and other clients talk to")
+    serve.add_argument("--endpoint", default=protocol.DEFAULT_ENDPOINT)
+    _add_device(serve)
+    _add_store(serve)
+    serve.set_defaults(run=_serve)
+    return parser
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+
+
+def _add_store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--store", metavar="NAME", help=f"store of vectors (default: {attributes.DEFAULT_STORE})")
+
+
+def _add_edit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--box", type=_box, metavar="X,Y,W,H", help="the face, brow to chin and ear to ear")
+    parser.add_argument("--iterations", type=_positive, metavar="N", help="of L-BFGS")
+    _add_device(parser)
+    _add_store(parser)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def _box(text: str) -> tuple[int, int, int, int]:
+    x, y, width, height = (int(part) for part in text.split(","))
+    return x, y, width, height
+
+
+def parse_alphas(settings: Sequence[str]) -> dict[str, float]:
+    """["smiling=0.4", ...] as {name: alpha}. Raises DFIError(BAD_ALPHA | BAD_REQUEST)."""
+    alphas: dict[str, float] = {}
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        name = lfw.attribute_name(name)
+        if name in alphas:
+            raise DFIError(ErrorCode.BAD_REQUEST, f"'{name}' is set twice.")
+        alphas[name] = _alpha(name, text)
+    attributes.check_alphas(alphas)
+    return alphas
+
+
+def _alpha(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise DFIError(
+            ErrorCode.BAD_ALPHA, f"Alpha for '{name}' is '{text}', not a number: write it as {name}=0.4."
+        ) from None
+
+
+def _setup(options: argparse.Namespace) -> None:
+    weights = vgg.read_weights(options.vgg19) if options.vgg19 else vgg.download_weights()
+    table = options.attributes or lfw.download_attributes(paths.downloads())
+    archive = options.lfw or lfw.download_photos(paths.downloads())
+    with tqdm(desc="faces", unit="photo", disable=None, smoothing=0.05) as bar:
+
+        def progress(done: int, expected: int) -> None:
+            bar.total = expected
+            bar.update(done - bar.n)
+
+        store, report = build.build_lfw(
+            attributes.DEFAULT_STORE,
+            weights,
+            archive,
+            table,
+            method=options.method,
+            device=options.device,
+            limit=options.limit,
+            progress=progress,
+        )
+    print(
+        f"{store.path}: {len(store.info.attributes)} attribute vectors ({store.info.method}) "
+        f"from {report.photos} photos. "
+        f"Left out: {report.photos_without_row} photos without attributes, {report.rows_without_photo} rows without "
+        f"a photo, {report.unreadable} unreadable."
+    )
+
+
+def _attributes(options: argparse.Namespace) -> None:
+    names = attributes.open_store(options.store).info.attributes
+    print(json.dumps(names) if options.json else "\n".join(names))
+
+
+def _edit(options: argparse.Namespace) -> None:
+    alphas = parse_alphas(options.set)
+    photo.check_writable(options.output)
+    source = photo.read(options.input)
+    work = _edit_by_server if options.server else _edit_here
+    patch, how = work(source.pixels, alphas, options)
+    photo.write(options.output, photo.edited(source, patch))
+    done = " ".join(f"{name}={alpha:g}" for name, alpha in alphas.items())
+    print(f"{options.output}: {done}, {how}")
+
+
+def _edit_here(pixels: photo.Pixels, alphas: dict[str, float], options: argparse.Namespace) -> tuple[photo.Patch, str]:
+    editor = pipeline.Editor(options.store, options.device)
+    with _iteration_bar() as bar:
+        edit = editor.edit(
+            pixels,
+            alphas,
+            box=options.box,
+            iterations=options.iterations,
+            progress=lambda state: _advance(bar, state.iteration, state.iterations),
+        )
+    return edit.patch, f"{edit.iterations} iterations in {edit.seconds:.1f} s on {editor.device_name}"
+
+
+def _edit_by_server(
+    pixels: photo.Pixels, alphas: dict[str, float], options: argparse.Namespace
+) -> tuple[photo.Patch, str]:
+    height, width, channels = pixels.shape
+    request = protocol.EditRequest(
+        width, height, channels, pixels.dtype.name, alphas, box=options.box, iterations=options.iterations
+    )
+    with client.Client(options.server) as remote, _iteration_bar() as bar:
+        result = remote.edit(
+            request,
+            pixels.tobytes(),
+            progress=lambda state: _advance(bar, state.iteration, state.iterations),
+        )
+    shape = (result.height, result.width)
+    patch = photo.Patch(
+        result.x,
+        result.y,
+        np.frombuffer(result.pixels, dtype=result.dtype).reshape(*shape, result.channels),
+        np.frombuffer(result.mask, dtype=np.uint8).reshape(shape),
+    )
+    return patch, f"{result.iterations} iterations in {result.seconds:.1f} s by {options.server}"
+
+
+def _strip(options: argparse.Namespace) -> None:
+    name = lfw.attribute_name(options.set)
+    alphas = [_alpha(name, text) for text in options.alphas.split(",")]
+    for alpha in alphas:
+        attributes.check_alphas({name: alpha})
+    photo.check_writable(options.output)
+    source = photo.read(options.input)
+    editor = pipeline.Editor(options.store, options.device)
+    pictures = []
+    with _iteration_bar() as bar:
+        for alpha in alphas:
+            bar.set_description(f"{name} {alpha:g}")
+            edit = editor.edit(
+                source.pixels,
+                {name: alpha},
+                box=options.box,
+                iterations=options.iterations,
+                progress=lambda state: _advance(bar, state.iteration, state.iterations),
+            )
+            box = edit.patch.box
+            pictures.append(photo.crop(photo.composite(source.pixels, edit.patch), box))
+    labels = ["original", *(f"{name} {alpha:g}" for alpha in alphas)]
+    sheet = contact_sheet.contact_sheet([[photo.crop(source.pixels, box), *pictures]], labels)
+    photo.write(options.output, photo.Photo(np.asarray(sheet)))
+    print(f"{options.output}: {name} at {', '.join(f'{alpha:g}' for alpha in alphas)}")
+
+
+def _serve(options: argparse.Namespace) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    server.serve(options.endpoint, lambda: pipeline.Editor(options.store, options.device))
+
+
+def _iteration_bar() -> "tqdm[None]":
+    return tqdm(desc="editing", unit="it", disable=None, leave=False)
+
+
+def _advance(bar: "tqdm[None]", iteration: int, iterations: int) -> None:
+    bar.total = iterations
+    bar.update(iteration - bar.n)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

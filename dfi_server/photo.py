@@ -1,0 +1,164 @@
+"""Photographs on disk and in memory: read, write, and lay an edit over one."""
+
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, TypeAlias
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.protocol import MAX_PIXELS
+
+Pixels: TypeAlias = np.ndarray
+"""(H, W, 3) RGB or (H, W, 1) gray, sRGB: uint8 or uint16 over their full range, or float32 in [0, 1]."""
+
+Box: TypeAlias = tuple[int, int, int, int]
+"""x, y, width, height in photo pixels."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo as edits need it: colour apart from transparency, and what else its file carried."""
+
+    pixels: Pixels
+    alpha: np.ndarray | None = None  # (H, W), in the dtype of pixels
+    icc_profile: bytes | None = None
+    exif: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Patch:
+    """An edit: a rectangle of a photo with its new pixels, and how far each of them counts.
+
+    `pixels` is (h, w, C) in the photo's dtype, not feathered; `mask` is (h, w) uint8: 0 keeps the photo, 255 takes
+    the patch. `x`, `y`: the rectangle's corner in the photo.
+    """
+
+    x: int
+    y: int
+    pixels: Pixels
+    mask: np.ndarray
+
+    @property
+    def box(self) -> Box:
+        height, width = self.mask.shape
+        return self.x, self.y, width, height
+
+
+def crop(pixels: Pixels, box: Box) -> Pixels:
+    """The part of `pixels` inside `box`, not copied."""
+    x, y, width, height = box
+    return pixels[y : y + height, x : x + width]
+
+
+def composite(pixels: Pixels, patch: Patch) -> Pixels:
+    """A copy of `pixels` (H, W, C) with the patch laid over it; where the mask is 0 it is bit-identical."""
+    result = pixels.copy()
+    region = crop(result, patch.box)
+    weight = patch.mask[..., None].astype(np.float32) / 255
+    blend = region + weight * (patch.pixels.astype(np.float32) - region)
+    if np.issubdtype(pixels.dtype, np.integer):
+        blend = np.rint(blend)
+    np.copyto(region, blend.astype(pixels.dtype), where=patch.mask[..., None] > 0)
+    return result
+
+
+def read(path: Path) -> Photo:
+    """Read an image file that Pillow knows, turned upright by its EXIF orientation.
+
+    Colour comes as 8-bit RGB (palette and CMYK are converted) or gray. Raises DFIError(BAD_IMAGE | TOO_LARGE).
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is checked just below
+            with Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise DFIError(
+                        ErrorCode.TOO_LARGE,
+                        f"{path} has {image.width} x {image.height} pixels; the most that is opened is "
+                        f"{MAX_PIXELS // 1_000_000} megapixels: scale it down first.",
+                    )
+                icc_profile = image.info.get("icc_profile")
+                upright = ImageOps.exif_transpose(image)
+                exif = upright.getexif().tobytes() if upright.getexif() else None
+                transparent = upright.has_transparency_data
+                gray = upright.mode in ("1", "L", "LA")
+                converted = upright.convert(("LA" if gray else "RGBA") if transparent else "L" if gray else "RGB")
+    except Image.DecompressionBombError as error:
+        raise DFIError(ErrorCode.TOO_LARGE, f"{path} is too large to be opened ({error}).") from error
+    except FileNotFoundError as error:
+        raise DFIError(ErrorCode.BAD_IMAGE, f"There is no image at {path}.") from error
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+        raise DFIError(ErrorCode.BAD_IMAGE, f"{path} is not an image that can be read ({error}).") from error
+    pixels = np.asarray(converted)
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if not transparent:
+        return Photo(pixels, None, icc_profile, exif)
+    return Photo(np.ascontiguousarray(pixels[..., :-1]), pixels[..., -1], icc_profile, exif)
+
+
+def write(path: Path, photo: Photo) -> None:
+    """Write a photo in the format of the path's extension, whole or not at all.
+
+    Raises DFIError(BAD_IMAGE) for an extension that cannot be written, DFIError(NO_SPACE) where writing fails.
+    """
+    check_writable(path)
+    image = to_image(photo)
+    extras = {key: getattr(photo, key) for key in ("icc_profile", "exif") if getattr(photo, key)}
+    format_name = Image.registered_extensions()[path.suffix.lower()]
+    if format_name == "JPEG":
+        image = image.convert("L" if image.mode in ("L", "LA") else "RGB")
+        extras |= {"quality": 95, "subsampling": 0}
+    try:
+        write_whole(path, lambda file: image.save(file, format_name, **extras))
+    except (OSError, ValueError) as error:
+        raise DFIError(ErrorCode.NO_SPACE, f"{path} could not be written ({error}).") from error
+
+
+def check_writable(path: Path) -> None:
+    """Raise DFIError before any work is done, if a result could not be written to `path`."""
+    format_name = Image.registered_extensions().get(path.suffix.lower())
+    if format_name not in Image.SAVE:
+        raise DFIError(
+            ErrorCode.BAD_IMAGE, f"'{path.name}' has no extension of an image format: use .png, .jpg or .tif."
+        )
+    if not path.parent.is_dir():
+        raise DFIError(ErrorCode.BAD_REQUEST, f"There is no folder {path.parent} to write {path.name} to.")
+
+
+def write_whole(path: Path, save: Callable[[IO[bytes]], None]) -> None:
+    """Let `save` write to a temporary file beside `path`, and put it in place only when it is complete."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            save(file)
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def to_image(photo: Photo) -> Image.Image:
+    """The photo as a Pillow image: L, LA, RGB or RGBA."""
+    pixels = photo.pixels
+    if photo.alpha is not None:
+        pixels = np.concatenate([pixels, photo.alpha[..., None]], axis=2)
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+
+
+def edited(photo: Photo, patch: Patch) -> Photo:
+    """The photo with the patch laid over its colour; transparency, profile and EXIF stay."""
+    return replace(photo, pixels=composite(photo.pixels, patch))
