@@ -147,9 +147,9 @@ class Client:
                 now = time.monotonic()
                 if reply is not None:
                     heard = now
+                    if isinstance(reply.body, Error) and reply.id in (id, None):
+                        raise DFIError(reply.body.code, reply.body.message)
                     if reply.id == id:
-                        if isinstance(reply.body, Error):
-                            raise DFIError(reply.body.code, reply.body.message)
                         events.put(reply.body)
                         if isinstance(reply.body, EditResult):
                             return
@@ -161,6 +161,8 @@ class Client:
             self._send(Message(MessageType.CANCEL, id), 0)
         except DFIError as error:
             events.put(error)
+        except Exception as error:  # or the caller would wait for ever
+            events.put(DFIError(ErrorCode.INTERNAL, f"The client failed ({type(error).__name__}: {error})."))
 
     def _ask(self, kind: MessageType, expected: type[T]) -> T:
         id = uuid.uuid4().hex
@@ -206,11 +208,11 @@ def start_server(
 
     The server outlives the caller: it gets a session of its own and none of the caller's pipes; its output
     is appended to the file `log`. It may still be loading its model when this returns. waiting(seconds) is
-    called about five times a second; an exception from it leaves the server starting. Raises DFIError:
+    called a few times a second; an exception from it leaves the server starting. Raises DFIError:
     unreachable with the log's last line if the process ends or cannot be started, timeout if nobody answers.
     """
     started = time.monotonic()
-    with Client(endpoint, timeout=0.2) as client:
+    with Client(endpoint, timeout=0.3) as client:
         with contextlib.suppress(DFIError):
             return client.hello()
         process = _spawn(command, log)
@@ -263,4 +265,4 @@ def _last_line(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 8192))
         lines = file.read().decode("utf-8", "replace").splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it wrote nothing")
+    return next((line.removeprefix("dfi: ") for line in reversed(lines) if line.strip()), "it wrote nothing")

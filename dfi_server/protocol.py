@@ -155,7 +155,7 @@ class EditRequest:
 
     channels: 1 (gray) or 3 (RGB). dtype: "uint8", "uint16" (full range) or "float32" (0 to 1); sRGB-encoded.
     alphas: {attribute: alpha}, each shift's length as a fraction of the photo's own features.
-    box: x, y, width, height in pixels of the part to look at, or None. iterations: None for the default.
+    box: x, y, width, height of the face in pixels, or None. iterations: None for the default.
     Raises DFIError (bad_image, too_large, bad_alpha, bad_box, bad_request) if a value cannot be right.
     """
 
