@@ -1,0 +1,226 @@
+#!/usr/bin/env python3
+"""GIMP 3 plug-in: change attributes of the face in a layer, by the local DFI server.
+
+Filters > Deep Feature Interpolation..., and for scripts the procedure plug-in-dfi (run-mode, image, drawables,
+attribute, alpha):
+
+    attribute   one of the server's attributes (`dfi attributes` lists them), such as "smiling"; or several separated
+                by spaces, each with an alpha of its own where alpha is not to apply:
+                "smiling=0.4 mouth_wide_open=0.2"
+    alpha       how strong: 0.1 to 0.5 is useful, negative takes the attribute away, beyond -2 to 2 is an error
+
+The result is a new layer above the source. Without a selection the layer must be laid out like LFW's photos; a
+selection says where the face is, and limits the change.
+"""
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import gi
+
+gi.require_version("Gimp", "3.0")
+from gi.repository import Gimp, GLib, GObject  # noqa: E402
+from layer import Rectangle, Source, UserError, single_layer  # noqa: E402
+
+PROCEDURE = "plug-in-dfi"
+HERE = Path(__file__).resolve().parent
+AGAIN = "Run install.sh of Deep Feature Interpolation again."
+
+Say = Callable[[str], object]
+
+
+def label(attribute: str) -> str:
+    """An attribute's name for people: "mouth_wide_open" is "Mouth wide open"."""
+    words = attribute.replace("_", " ").replace(" o clock ", " o'clock ")
+    return words[:1].upper() + words[1:]
+
+
+def parse_alphas(attribute: str, alpha: float) -> dict[str, float]:
+    """The two arguments as {name: alpha}. Raises UserError."""
+    alphas: dict[str, float] = {}
+    for word in attribute.split():
+        name, equals, text = word.partition("=")
+        if name in alphas:
+            raise UserError(f"“{name}” is named twice in “{attribute}”: name each attribute once.")
+        try:
+            alphas[name] = float(text) if equals else alpha
+        except ValueError:
+            raise UserError(f"“{text}” is not a number: write attributes like “smiling=0.4”.") from None
+    if not alphas:
+        raise UserError("No attribute was named: name one, such as “smiling”.")
+    return alphas
+
+
+class Server:
+    """The DFI server, as server.json beside this file describes it. DFI_ENDPOINT overrides the endpoint."""
+
+    def __init__(self) -> None:
+        self._client = _import_client()
+        path = HERE / "server.json"
+        try:
+            settings = json.loads(path.read_text("utf-8")) if path.exists() else {}
+            self._command: list[str] = settings.get("command", [])
+            endpoint: str | None = settings.get("endpoint")
+        except (OSError, ValueError, AttributeError) as error:
+            raise UserError(f"{path} cannot be read ({error}). {AGAIN}") from error
+        self._endpoint = os.environ.get("DFI_ENDPOINT") or endpoint or self._client.DEFAULT_ENDPOINT
+
+    def connect(self, say: Say) -> dict[str, str]:
+        """{attribute: label} of a server that is ready to edit; starts it if none answers. Raises DFIError."""
+        if self._command:
+            self._client.start_server(
+                [*self._command, "--endpoint", self._endpoint],
+                self._endpoint,
+                log=Path(GLib.get_user_cache_dir()) / "dfi" / "server.log",
+                waiting=lambda seconds: say(f"Starting the server… {seconds:.0f} s"),
+            )
+        with self._client.Client(self._endpoint) as link:
+            while link.status().state == "loading":
+                say("The server is loading its model…")
+                time.sleep(0.2)
+            return {name: label(name) for name in link.attributes()}
+
+    def edit(self, source: Source, alphas: Mapping[str, float], progress: Callable[[int, int], None]) -> Any:
+        """The client's EditResult; progress gets iteration, iterations. Raises DFIError."""
+        request = self._client.EditRequest(
+            source.width, source.height, source.channels, source.dtype, alphas, source.box
+        )
+        with self._client.Client(self._endpoint) as link:
+            return link.edit(
+                request, source.pixels, progress=lambda step: progress(step.iteration, step.iterations)
+            )
+
+
+def _import_client() -> ModuleType:
+    """dfi_server.client. Not imported at the top: a plug-in that fails there has no menu item to say why."""
+    try:
+        try:
+            import zmq  # noqa: F401
+        except ImportError:
+            sys.path.append(str(HERE / "vendor"))
+            import zmq  # noqa: F401
+        from dfi_server import client
+    except ImportError as error:
+        raise UserError(f"A part of the plug-in is missing ({error}). {AGAIN}") from error
+    return client
+
+
+def edit(
+    procedure: Gimp.Procedure, interactive: bool, image: Gimp.Image, drawables: Sequence[Gimp.Drawable], config: Any
+) -> bool:
+    """Ask, compute, then touch the image: GIMP's Cancel kills this process, and must find nothing half done.
+
+    False if the user cancelled the dialog. Raises UserError, DFIError.
+    """
+    layer = single_layer(drawables)
+    server = Server()
+    if interactive:
+        from dialog import ask  # GTK needs a screen, which scripts do without
+
+        if not ask(procedure, config, server.connect):
+            return False
+    alphas = parse_alphas(config.get_property("attribute"), config.get_property("alpha"))
+    name = ", ".join(f"{label(attribute)} {alpha:.3g}" for attribute, alpha in alphas.items())
+    source = Source(image, layer)
+
+    Gimp.progress_init(name)
+
+    def say(text: str) -> None:
+        Gimp.progress_set_text(text)
+        Gimp.progress_pulse()
+
+    def progress(iteration: int, iterations: int) -> None:
+        Gimp.progress_set_text(f"{name}: iteration {iteration} of {iterations}")
+        Gimp.progress_update(iteration / iterations)
+
+    if not interactive:
+        server.connect(say)
+    result = server.edit(source, alphas, progress)
+    at = Rectangle(result.x, result.y, result.width, result.height)
+    source.add_layer(at, bytes(result.pixels), bytes(result.mask), name)
+    Gimp.progress_end()
+    Gimp.displays_flush()
+    return True
+
+
+def sentence(error: Exception) -> str:
+    """What the user gets to read about an error."""
+    code = getattr(error, "code", None)  # a DFIError; its module may be what is missing
+    if code in ("no_face", "bad_box"):  # the server's sentence speaks of coordinates, GIMP's user selects
+        found = "No face was found" if code == "no_face" else "The selection is too small for a face"
+        return f"{found}: select one from brow to chin and from ear to ear, then run the filter again."
+    if code or isinstance(error, UserError):
+        return str(error)
+    traceback.print_exception(error)
+    return f"Deep Feature Interpolation has a bug, please report it: {type(error).__name__}: {error}"
+
+
+def run(
+    procedure: Gimp.Procedure,
+    run_mode: Gimp.RunMode,
+    image: Gimp.Image,
+    drawables: Sequence[Gimp.Drawable],
+    config: Gimp.ProcedureConfig,
+    data: object,
+) -> Gimp.ValueArray:
+    """GIMP's call. Nothing may be raised here: GIMP would only say "execution error"."""
+    try:
+        done = edit(procedure, run_mode == Gimp.RunMode.INTERACTIVE, image, drawables, config)
+    except Exception as error:
+        failure = GLib.Error.new_literal(Gimp.PlugIn.error_quark(), sentence(error), 0)
+        return procedure.new_return_values(Gimp.PDBStatusType.EXECUTION_ERROR, failure)
+    status = Gimp.PDBStatusType.SUCCESS if done else Gimp.PDBStatusType.CANCEL
+    return procedure.new_return_values(status, GLib.Error())
+
+
+class DeepFeatureInterpolation(Gimp.PlugIn):
+    def do_set_i18n(self, name: str) -> bool:
+        return False
+
+    def do_query_procedures(self) -> list[str]:
+        return [PROCEDURE]
+
+    def do_create_procedure(self, name: str) -> Gimp.Procedure:
+        procedure = Gimp.ImageProcedure.new(self, name, Gimp.PDBProcType.PLUGIN, run, None)
+        procedure.set_image_types("RGB*, GRAY*")
+        # Active for any number of layers: a sentence says more than a gray menu item.
+        mask = Gimp.ProcedureSensitivityMask
+        procedure.set_sensitivity_mask(mask.DRAWABLE | mask.DRAWABLES | mask.NO_DRAWABLES)
+        procedure.set_menu_label("_Deep Feature Interpolation...")
+        procedure.add_menu_path("<Image>/Filters")
+        procedure.set_documentation(
+            "Make a face smile, age, wear glasses, ...",
+            "Changes attributes of the face in a layer, or in the selection, by Deep Feature Interpolation "
+            "(arXiv 1611.05507). The result is a new layer above the source. A local server does the work.",
+            name,
+        )
+        procedure.set_attribution("The Deep Feature Interpolation authors", "MIT", "2025")
+        procedure.add_string_argument(
+            "attribute",
+            "_Attribute",
+            "An attribute of the server, such as smiling, or several, each with or without an alpha of its own: "
+            "smiling=0.4 mouth_wide_open=0.2",
+            "smiling",
+            GObject.ParamFlags.READWRITE,
+        )
+        # GIMP silently replaces values outside of the range: any number is let through, and checked by the server.
+        procedure.add_double_argument(
+            "alpha",
+            "Al_pha",
+            "Strength, -2 to 2: 0.1 to 0.5 is useful, negative takes the attribute away",
+            -GLib.MAXDOUBLE,
+            GLib.MAXDOUBLE,
+            0.4,
+            GObject.ParamFlags.READWRITE,
+        )
+        return procedure
+
+
+Gimp.main(DeepFeatureInterpolation.__gtype__, sys.argv)

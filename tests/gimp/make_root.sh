@@ -1,0 +1,42 @@
+#!/bin/bash
+# make_root.sh SUITE DIR: unpack a Debian root with a real GIMP 3 and what drives its window into DIR.
+# SUITE: trixie has GIMP 3.0, forky 3.2. Needs root and apt. The first build (1-2 minutes, 250 MB) is kept in
+# ${XDG_CACHE_HOME:-~/.cache}/dfi-tests/, so that later calls only unpack it (seconds). An unpacked DIR is left alone.
+set -euo pipefail
+suite=${1:?Usage: make_root.sh SUITE DIR} dir=${2:?Usage: make_root.sh SUITE DIR}
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/dfi-tests
+packages=gimp,python3-zmq,python3-gi-cairo,xvfb,xdotool,openbox,imagemagick,fonts-dejavu-core,adwaita-icon-theme,dbus
+# A change to this script is another root.
+archive=$cache/gimp-$suite-$(dpkg --print-architecture)-$(sha256sum "$0" | cut -c1-12).tar.zst
+
+[ -e "$dir/.dfi-gimp" ] && [ "$(cat "$dir/.dfi-gimp")" = "$(basename "$archive")" ] && exit 0
+[ "$(id -u)" = 0 ] || { echo "make_root.sh: unpacking a Debian root needs root; install GIMP >= 3 instead." >&2; exit 1; }
+
+if ! command -v mmdebstrap >/dev/null || ! command -v zstd >/dev/null; then
+    apt-get update -q >&2
+    apt-get install -y -q --no-install-recommends mmdebstrap zstd >&2
+fi
+
+# Both steps work beside their target and rename at the end: a killed run leaves nothing that looks finished.
+if [ ! -e "$archive" ]; then
+    mkdir -p "$cache"
+    part=$(mktemp "$cache/part-XXXXXX.tar.zst")
+    trap 'rm -f "$part"' EXIT
+    mmdebstrap -q --mode=root --variant=apt --include="$packages" \
+        --aptopt='APT::Install-Recommends "false"' \
+        --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+        --dpkgopt='path-exclude=/usr/share/locale/*' \
+        --customize-hook='rm -rf "$1"/var/cache/apt/archives "$1"/var/lib/apt/lists' \
+        "$suite" "$part" >&2
+    mv "$part" "$archive"
+fi
+
+mkdir -p "$(dirname "$dir")"
+fresh=$(mktemp -d "$dir.XXXXXX")
+trap 'rm -rf "$fresh"' EXIT
+tar --zstd -xf "$archive" -C "$fresh" --numeric-owner
+basename "$archive" >"$fresh/.dfi-gimp"
+rm -rf "$dir"
+mv "$fresh" "$dir"
+chmod 755 "$dir"
+trap - EXIT
