@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dfi_server import attributes, faces, reconstruct, vgg
+from dfi_server import attributes, reconstruct, vgg
 from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.frame import Frame, cut, paste
 from dfi_server.photo import Box, Patch, Pixels
 from dfi_server.protocol import DTYPE_BYTES, MAX_ITERATIONS, MAX_PIXELS
 
@@ -82,7 +83,7 @@ class Editor:
         self.store.check_names(list(alphas))
         _check_photo(photo)
         size = (photo.shape[1], photo.shape[0])
-        frame = faces.Frame.of_lfw_layout(size) if box is None else faces.Frame.of_box(box, size)
+        frame = Frame.of_lfw_layout(size) if box is None else Frame.of_box(box, size)
 
         def report(state: reconstruct.Iteration) -> None:
             progress(Progress(state.iteration, count, state.loss))
@@ -91,7 +92,7 @@ class Editor:
 
         start = time.perf_counter()
         try:
-            face = faces.cut(photo, frame).to(self.device)
+            face = cut(photo, frame).to(self.device)
             solved = reconstruct.reconstruct(
                 self.network,
                 face,
@@ -100,7 +101,7 @@ class Editor:
                 callback=report,
             )
             seconds = time.perf_counter() - start
-            patch = faces.paste(photo, frame, (solved.image - face).float())
+            patch = paste(photo, frame, (solved.image - face).float())
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise DFIError(
                 ErrorCode.OUT_OF_MEMORY,

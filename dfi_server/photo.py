@@ -56,6 +56,16 @@ def crop(pixels: Pixels, box: Box) -> Pixels:
     return pixels[y : y + height, x : x + width]
 
 
+def to_8bit(pixels: Pixels) -> np.ndarray:
+    """The same picture as uint8, for what only looks at it."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype == np.uint16:
+        shifted: np.ndarray = (pixels >> 8).astype(np.uint8)
+        return shifted
+    return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+
+
 def composite(pixels: Pixels, patch: Patch) -> Pixels:
     """A copy of `pixels` (H, W, C) with the patch laid over it; where the mask is 0 it is bit-identical."""
     result = pixels.copy()
