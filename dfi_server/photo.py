@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import IO, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.protocol import MAX_PIXELS
+
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit would refuse photos that the rest of the program takes
+
+_FORMATS = {"AVIF", "BMP", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP"}  # what keeps a photo's size and colours
+_OPAQUE = {"BMP", "JPEG"}
 
 Pixels: TypeAlias = np.ndarray
 """(H, W, 3) RGB or (H, W, 1) gray, sRGB: uint8 or uint16 over their full range, or float32 in [0, 1]."""
@@ -63,7 +68,8 @@ def to_8bit(pixels: Pixels) -> np.ndarray:
     if pixels.dtype == np.uint16:
         shifted: np.ndarray = (pixels >> 8).astype(np.uint8)
         return shifted
-    return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+    scaled: np.ndarray = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+    return scaled
 
 
 def composite(pixels: Pixels, patch: Patch) -> Pixels:
@@ -81,29 +87,33 @@ def composite(pixels: Pixels, patch: Patch) -> Pixels:
 def read(path: Path) -> Photo:
     """Read an image file that Pillow knows, turned upright by its EXIF orientation.
 
-    Colour comes as 8-bit RGB (palette and CMYK are converted) or gray. Raises DFIError(BAD_IMAGE | TOO_LARGE).
+    Colour comes as 8-bit RGB (palette and CMYK are converted) or 8-bit gray. Raises DFIError(BAD_IMAGE | TOO_LARGE).
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is checked just below
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise DFIError(
-                        ErrorCode.TOO_LARGE,
-                        f"{path} has {image.width} x {image.height} pixels; the most that is opened is "
-                        f"{MAX_PIXELS // 1_000_000} megapixels: scale it down first.",
-                    )
-                icc_profile = image.info.get("icc_profile")
+                    raise Image.DecompressionBombError
+                if image.mode in ("I", "F"):
+                    raise ValueError("pixels of 32-bit numbers have no known range: convert it to 8 or 16 bits")
+                # a CMYK profile does not describe the RGB that the pixels are turned into
+                icc_profile = image.info.get("icc_profile") if image.mode != "CMYK" else None
                 upright = ImageOps.exif_transpose(image)
                 exif = upright.getexif().tobytes() if upright.getexif() else None
+                if upright.mode.startswith("I;16"):  # Pillow would clip at 255 instead of scaling
+                    upright = Image.fromarray(np.rint(np.asarray(upright) / 257).astype(np.uint8))
                 transparent = upright.has_transparency_data
                 gray = upright.mode in ("1", "L", "LA")
                 converted = upright.convert(("LA" if gray else "RGBA") if transparent else "L" if gray else "RGB")
     except Image.DecompressionBombError as error:
-        raise DFIError(ErrorCode.TOO_LARGE, f"{path} is too large to be opened ({error}).") from error
+        raise DFIError(
+            ErrorCode.TOO_LARGE,
+            f"{path} has more than {MAX_PIXELS // 1_000_000} megapixels, the most that is opened: scale it down first.",
+        ) from error
     except FileNotFoundError as error:
         raise DFIError(ErrorCode.BAD_IMAGE, f"There is no image at {path}.") from error
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+    except Exception as error:  # damaged bytes make decoders raise nearly anything
         raise DFIError(ErrorCode.BAD_IMAGE, f"{path} is not an image that can be read ({error}).") from error
     pixels = np.asarray(converted)
     if pixels.ndim == 2:
@@ -119,12 +129,11 @@ def write(path: Path, photo: Photo) -> None:
     Raises DFIError(BAD_IMAGE) for an extension that cannot be written, DFIError(NO_SPACE) where writing fails.
     """
     check_writable(path)
-    image = to_image(photo)
-    extras = {key: getattr(photo, key) for key in ("icc_profile", "exif") if getattr(photo, key)}
     format_name = Image.registered_extensions()[path.suffix.lower()]
-    if format_name == "JPEG":
-        image = image.convert("L" if image.mode in ("L", "LA") else "RGB")
-        extras |= {"quality": 95, "subsampling": 0}
+    image = to_image(replace(photo, alpha=None) if format_name in _OPAQUE else photo)
+    extras = {key: getattr(photo, key) for key in ("icc_profile", "exif") if getattr(photo, key)}
+    extras |= {"quality": 95} if format_name in ("AVIF", "JPEG", "WEBP") else {}
+    extras |= {"subsampling": 0} if format_name == "JPEG" else {}
     try:
         write_whole(path, lambda file: image.save(file, format_name, **extras))
     except (OSError, ValueError) as error:
@@ -134,10 +143,12 @@ def write(path: Path, photo: Photo) -> None:
 def check_writable(path: Path) -> None:
     """Raise DFIError before any work is done, if a result could not be written to `path`."""
     format_name = Image.registered_extensions().get(path.suffix.lower())
-    if format_name not in Image.SAVE:
+    if format_name not in _FORMATS:
         raise DFIError(
-            ErrorCode.BAD_IMAGE, f"'{path.name}' has no extension of an image format: use .png, .jpg or .tif."
+            ErrorCode.BAD_IMAGE, f"'{path.name}' has no extension of a photo's format: use .png, .jpg, .tif or .webp."
         )
+    if path.is_dir():
+        raise DFIError(ErrorCode.BAD_REQUEST, f"{path} is a folder: name a file in it.")
     if not path.parent.is_dir():
         raise DFIError(ErrorCode.BAD_REQUEST, f"There is no folder {path.parent} to write {path.name} to.")
 
