@@ -5,11 +5,9 @@ same shape loads through the same door.
 """
 
 import hashlib
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -83,14 +81,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             state = safetensors.torch.load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        pickle.UnpicklingError,
-        safetensors.SafetensorError,
-    ) as error:
+    except Exception as error:  # a damaged pickle makes its reader raise nearly anything
         raise DFIError(
             ErrorCode.BAD_WEIGHTS,
             f"{path} is not a weights file that can be read (damaged, or not a state dict): fetch it again.",
@@ -99,15 +90,24 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def download_weights() -> dict[str, Tensor]:
-    """torchvision's ImageNet weights, through torchvision's own cache and hash check; as `read_weights`."""
+    """torchvision's ImageNet weights, through torchvision's own cache and hash check; as `read_weights`.
+
+    Raises DFIError(UNREACHABLE) where they cannot be downloaded, DFIError(BAD_WEIGHTS) where the copy is damaged.
+    """
+    published = VGG19_Weights.IMAGENET1K_V1
+    cached = Path(torch.hub.get_dir(), "checkpoints", Path(published.url).name)
     try:
-        state = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
+        state = published.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    except Exception as error:  # network, disk, a wrong hash, or whatever a damaged pickle raises
+        if cached.exists():  # torch puts a download in place only when it is whole, so this came later
+            raise DFIError(
+                ErrorCode.BAD_WEIGHTS, f"The weights in {cached} are damaged: delete that file and try again."
+            ) from error
         raise DFIError(
-            ErrorCode.BAD_WEIGHTS,
+            ErrorCode.UNREACHABLE,
             f"VGG-19's weights could not be downloaded ({error}). Try again, or give a file: dfi setup --vgg19 FILE.",
         ) from error
-    return _canonical(state, "torchvision's download")
+    return _canonical(state, str(cached))
 
 
 def _canonical(state: object, source: str) -> dict[str, Tensor]:
