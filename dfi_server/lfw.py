@@ -5,6 +5,7 @@ Attributes: N. Kumar et al., "Attribute and simile classifiers for face verifica
 (lfw_attributes.txt).
 """
 
+import gzip
 import io
 import re
 import tarfile
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from dfi_server import download
 from dfi_server.errors import DFIError, ErrorCode
@@ -56,7 +57,13 @@ def download_photos(folder: Path) -> Path:
 
 def download_attributes(folder: Path) -> Path:
     """lfw_attributes.txt in `folder`, as `download_photos`; its authors publish no hash, reading it is the check."""
-    return download.fetch(_ATTRIBUTES_URLS, folder / "lfw_attributes.txt", None)
+    path = download.fetch(_ATTRIBUTES_URLS, folder / "lfw_attributes.txt", None)
+    try:
+        read_attributes(path)
+    except DFIError:
+        path.unlink()  # a web page in its place, say: the next call must not take it for the file
+        raise
+    return path
 
 
 def attribute_name(title: str) -> str:
@@ -108,12 +115,15 @@ def read_photos(archive: Path) -> Iterator[tuple[str, bytes]]:
     Raises DFIError(BAD_DATA) where the archive is missing or damaged.
     """
     try:
-        with tarfile.open(archive, "r|gz") as members:
+        # gzip checks length and checksum, which tarfile's own "r|gz" does not: half an archive would pass for a whole
+        with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as members:
             for member in members:
                 match = _PHOTO_NAME.search(member.name)
                 content = members.extractfile(member) if match and member.isfile() else None
                 if match and content:
                     yield f"{match['person']}_{match['number']}", content.read()
+            while stream.read(1 << 20):
+                pass  # to the checksum
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise DFIError(
             ErrorCode.BAD_DATA,
@@ -134,5 +144,5 @@ def decode(jpeg: bytes) -> np.ndarray | None:
     try:
         with Image.open(io.BytesIO(jpeg)) as photo:
             return np.asarray(to_frame(photo))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+    except Exception:  # damaged bytes make decoders raise nearly anything
         return None
