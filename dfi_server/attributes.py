@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from dfi_server import paths, vgg
+from dfi_server import lfw, paths, vgg
 from dfi_server.errors import DFIError, ErrorCode
 
 DEFAULT_STORE = "lfw"
@@ -65,7 +65,8 @@ class Store:
         except (OSError, safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
             raise self._damaged() from error
         wanted = {f"{name}/{layer}" for name in self.info.attributes for layer in self.info.layers}
-        if self.info.format != _FORMAT or self.info.layers != vgg.LAYERS or not wanted <= keys:
+        made_for = (self.info.format, self.info.layers, self.info.frame_size)
+        if made_for != (_FORMAT, vgg.LAYERS, lfw.FRAME_SIZE) or not wanted <= keys:
             raise self._damaged()
 
     @property
@@ -91,6 +92,8 @@ class Store:
                 relu3_1, relu4_1, relu5_1 = (file.get_tensor(f"{name}/{layer}") for layer in vgg.LAYERS)
         except (OSError, safetensors.SafetensorError) as error:
             raise self._damaged() from error
+        if not all(layer.isfinite().all() for layer in (relu3_1, relu4_1, relu5_1)):
+            raise self._damaged()
         return relu3_1, relu4_1, relu5_1
 
     def check_names(self, names: list[str]) -> None:
@@ -161,7 +164,7 @@ def write_store(
     }
     try:
         for leftover in (building, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+            _remove(leftover)
         building.mkdir(parents=True)
         safetensors.torch.save_file(dict(weights), building / _NETWORK)
         safetensors.torch.save_file(tensors, building / _VECTORS, metadata={"dfi": json.dumps(asdict(info))})
@@ -169,14 +172,21 @@ def write_store(
             final.rename(old)
         building.rename(final)
     except (OSError, safetensors.SafetensorError) as error:
-        shutil.rmtree(building, ignore_errors=True)
+        _remove(building)
         if old.exists() and not final.exists():
             old.rename(final)
         raise DFIError(
             ErrorCode.NO_SPACE, f"The store could not be written to {folder} ({error}): is the disk full?"
         ) from error
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
     return Store(final)
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_symlink():  # a store that its owner keeps elsewhere: that stays, the link goes
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _unit_rms(vector: Tensor) -> Tensor:
