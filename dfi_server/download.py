@@ -1,5 +1,6 @@
 """Fetch large files once: from the first mirror that answers, resumed where it broke off, checked by hash."""
 
+import errno
 import hashlib
 import http.client
 import urllib.error
@@ -23,13 +24,22 @@ def fetch(urls: Sequence[str], target: Path, md5: str | None) -> Path:
     """
     if target.exists() and (md5 is None or _md5(target) == md5):
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DFIError(ErrorCode.NO_SPACE, f"The folder {target.parent} cannot be made ({error}).") from error
     part = target.with_name(target.name + ".part")
     failures = []
     for url in urls:
         try:
             _resume(url, part)
         except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise DFIError(
+                    ErrorCode.NO_SPACE,
+                    f"There is no room for {target.name} in {target.parent} ({error}): make some and run the command "
+                    "again, it goes on where it stopped.",
+                ) from error
             failures.append(f"{url}: {error}")
             continue
         if md5 is None or _md5(part) == md5:
@@ -50,9 +60,12 @@ def _resume(url: str, part: Path) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:  # it is all here already
-            return
-        raise
+        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        if error.headers.get("Content-Range") in (None, f"bytes */{have}"):
+            return  # it is all here already
+        part.unlink()
+        raise OSError("what lay here of it was longer than the file") from error
     with response:
         resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
         length = response.length  # None where the server does not say
