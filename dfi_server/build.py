@@ -82,7 +82,7 @@ class Sums:
         count = self.gram[0, 0]
         mean = self.gram[0, 1:] / count
         deviation = (self.gram.diagonal()[1:] / count - mean**2).clamp_min(0).sqrt()
-        varies = deviation > 1e-6
+        varies = deviation > 1e-6 * (self.gram.diagonal()[1:] / count).sqrt()  # rounding leaves 1e-8 of the values
         kept = [name for name, varying in zip(self.names, varies.tolist(), strict=True) if varying]
         # centre and scale the columns afterwards, in A'A and A'Phi: B = (A - mean) / deviation
         to_standard = torch.cat([-mean[varies, None], torch.eye(len(mean), dtype=torch.float64)[varies]], dim=1)
@@ -120,16 +120,16 @@ def build_lfw(
     """
     table = lfw.read_attributes(attribute_file)
     expected = min(limit or len(table.rows), sum(map(keep, table.rows)))
-    counts = {"orphan": 0, "unreadable": table.skipped}
+    counts = {"orphan": 0, "met": 0, "unreadable": table.skipped}
 
     def rows() -> Iterator[FaceRow]:
         found = 0
-        for key, jpeg in lfw.read_photos(archive):
-            if found == limit:
-                return
+        for key, jpeg in lfw.read_photos(archive):  # to its end whatever the limit: it is checked and counted whole
             if key not in table.rows:
                 counts["orphan"] += 1
-            elif keep(key):
+                continue
+            counts["met"] += 1
+            if found != limit and keep(key):
                 frame = lfw.decode(jpeg)
                 if frame is None:
                     counts["unreadable"] += 1
@@ -143,9 +143,12 @@ def build_lfw(
     if sums.photos < 2:
         raise DFIError(
             ErrorCode.BAD_DATA,
-            f"No photo in {archive} has a row in {attribute_file}: are they LFW's deep-funneled photos and its table?",
+            f"{sums.photos} photos in {archive} have a row in {attribute_file}, and two is the least to learn from: "
+            "are they LFW's deep-funneled photos and its table?",
         )
     vectors = sums.vectors()
+    if not vectors:
+        raise DFIError(ErrorCode.BAD_DATA, f"All {sums.photos} photos have the same attributes: use more photos.")
     info = attributes.StoreInfo(
         network_sha256=vgg.fingerprint(weights),
         attributes=tuple(vectors),
@@ -156,7 +159,7 @@ def build_lfw(
         frame_size=lfw.FRAME_SIZE,
     )
     store = attributes.write_store(name, info, weights, vectors)
-    report = BuildReport(sums.photos, counts["orphan"], len(table.rows) - sums.photos, counts["unreadable"])
+    report = BuildReport(sums.photos, counts["orphan"], len(table.rows) - counts["met"], counts["unreadable"])
     return store, report
 
 
