@@ -12,6 +12,9 @@ import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+# As dfi_server.cli does, and as early: spinning threads make tests many times slower on busy cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import numpy as np
 import pytest
 import torch
