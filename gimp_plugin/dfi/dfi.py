@@ -65,22 +65,20 @@ class Server:
         self._client = _import_client()
         path = HERE / "server.json"
         try:
-            settings = json.loads(path.read_text("utf-8")) if path.exists() else {}
-            self._command: list[str] = settings.get("command", [])
-            endpoint: str | None = settings.get("endpoint")
-        except (OSError, ValueError, AttributeError) as error:
-            raise UserError(f"{path} cannot be read ({error}). {AGAIN}") from error
-        self._endpoint = os.environ.get("DFI_ENDPOINT") or endpoint or self._client.DEFAULT_ENDPOINT
+            settings = json.loads(path.read_text("utf-8"))
+            self._command: list[str] = settings["command"]
+            self._endpoint: str = os.environ.get("DFI_ENDPOINT") or settings["endpoint"]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise UserError(f"The server is not installed: {path} is missing or wrong ({error}). {AGAIN}") from error
 
     def connect(self, say: Say) -> dict[str, str]:
         """{attribute: label} of a server that is ready to edit; starts it if none answers. Raises DFIError."""
-        if self._command:
-            self._client.start_server(
-                [*self._command, "--endpoint", self._endpoint],
-                self._endpoint,
-                log=Path(GLib.get_user_cache_dir()) / "dfi" / "server.log",
-                waiting=lambda seconds: say(f"Starting the server… {seconds:.0f} s"),
-            )
+        self._client.start_server(
+            [*self._command, "--endpoint", self._endpoint],
+            self._endpoint,
+            log=Path(GLib.get_user_cache_dir()) / "dfi" / "server.log",
+            waiting=lambda seconds: say(f"Starting the server… {seconds:.0f} s"),
+        )
         with self._client.Client(self._endpoint) as link:
             while link.status().state == "loading":
                 say("The server is loading its model…")
@@ -201,7 +199,7 @@ class DeepFeatureInterpolation(Gimp.PlugIn):
             "(arXiv 1611.05507). The result is a new layer above the source. A local server does the work.",
             name,
         )
-        procedure.set_attribution("The Deep Feature Interpolation authors", "MIT", "2025")
+        procedure.set_attribution("The authors of dfi-server", "MIT License", "2026")
         procedure.add_string_argument(
             "attribute",
             "_Attribute",

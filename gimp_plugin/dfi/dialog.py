@@ -12,8 +12,8 @@ from gi.repository import Gimp, GimpUi, GLib, Gtk  # noqa: E402
 
 SLIDER_LIMIT = 1.0
 HELP = (
-    "0.1 to 0.5 is the useful range; beyond it the face falls apart. Negative values take the attribute away. "
-    "Alpha is the change as a fraction of what the network sees in the face."
+    "Alpha is the strength of the change: 0.1 to 0.5 is the useful range, and negative values take the attribute "
+    "away. The result is a new layer."
 )
 
 Say = Callable[[str], object]

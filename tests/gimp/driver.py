@@ -7,6 +7,7 @@ import gc
 import hashlib
 import json
 import os
+import pathlib
 import socket
 import traceback
 
@@ -54,6 +55,16 @@ def fill(drawable, encoding, data):
     drawable.update(0, 0, drawable.get_width(), drawable.get_height())
 
 
+def keep(name, drawable, encoding):
+    """Leave a drawable's pixels for Gimp.kept()."""
+    pathlib.Path(os.environ["HOME"], name).write_bytes(pixels(drawable, encoding=encoding))
+
+
+def visible(image):
+    """What the image looks like, as a layer that is not part of it."""
+    return Gimp.Layer.new_from_visible(image, image, "visible")
+
+
 def digest(drawable):
     """What a drawable's pixels are, bit for bit."""
     return hashlib.sha256(pixels(drawable)).hexdigest()
@@ -73,11 +84,13 @@ def main():
     with socket.create_connection(("127.0.0.1", int(os.environ["DFI_TEST_DRIVER_PORT"]))) as connection:
         for line in connection.makefile("r"):
             names = dict(globals())
+            Gimp.context_push()  # GIMP would keep a selection's feathering for all later code
             try:
                 exec(json.loads(line), names)
                 reply = {"answer": names.get("answer")}
             except Exception:
                 reply = {"error": traceback.format_exc()}
+            Gimp.context_pop()
             names.clear()
             gc.collect()  # a buffer still held when its image is deleted would end this process
             connection.sendall(json.dumps(reply).encode() + b"\n")

@@ -16,9 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
@@ -195,6 +197,25 @@ class Gimp:
             raise GimpError(reply["error"])
         return reply["answer"]
 
+    def kept(self, name: str, dtype: str, size: Sequence[int]) -> np.ndarray:
+        """What driver.py's keep() left, of a drawable of size (width, height), as (height, width, channels)."""
+        width, height = size
+        return np.fromfile(self.share / name, dtype).reshape(height, width, -1)
+
+    def started_servers(self) -> list[int]:
+        """Process ids of the servers that the plug-in has started."""
+        return list(map(int, self._server_ids.read_text().split())) if self._server_ids.exists() else []
+
+    def plugin_processes(self) -> list[int]:
+        """Process ids of this GIMP's plug-in, while it runs."""
+        script = self.path(self.plugin / "dfi.py").encode()
+        found = []
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):  # ended meanwhile
+                if script in process.read_bytes().split(b"\0"):
+                    found.append(int(process.parent.name))
+        return found
+
     def stop(self) -> None:
         """End GIMP, its window and its folder."""
         if self._driver:
@@ -205,10 +226,9 @@ class Gimp:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait(30)
         self._processes.clear()
-        if self._server_ids.exists():
-            for id in self._server_ids.read_text().split():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(id), signal.SIGTERM)
+        for server in self.started_servers():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(server, signal.SIGTERM)
         shutil.rmtree(self.share, ignore_errors=True)
 
 
@@ -225,6 +245,8 @@ class Window(Gimp):
         self._spawn("openbox")
         self._environment.update(environment)
         self._start("gimp", "-f")
+        main = self.window("GIMP|GNU Image")
+        self.tool("xdotool", "windowmove", main, "0", "0", "windowsize", main, "1270", "930")
 
     def tool(self, *command: str) -> str:
         """Output of xdotool, import, ... on this screen; "" where it fails."""
@@ -256,12 +278,3 @@ class Window(Gimp):
         shutil.copy(shot, target)
         return target
 
-
-@contextlib.contextmanager
-def running(gimp: Gimp, **environment: str) -> Iterator[Gimp]:
-    """Start, and stop whatever happens."""
-    try:
-        gimp.start(**environment)
-        yield gimp
-    finally:
-        gimp.stop()

@@ -1,0 +1,565 @@
+"""The plug-in in a real GIMP, with the real server in a process of its own."""
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gimp.gimp import REPOSITORY, SHORTCUT, Gimp, GimpError, Window, find_gimp, free_endpoint, wait_for
+from PIL import Image
+
+from dfi_server import photo
+from dfi_server.client import Client, EditRequest, EditResult
+from dfi_server.errors import DFIError
+
+pytestmark = pytest.mark.gimp
+
+UNSEEN = "Amer_al-Saadi_0002"  # not among the photos of the store lfw_home
+# Runs the filter on `layer` of `image`, and tells what became of them.
+APPLY = """
+before = digest(layer)
+status, sentence = call(image, [layer], **values)
+answer = {
+    "status": status,
+    "sentence": sentence,
+    "source same": digest(layer) == before,
+    "source selected": [l.get_id() for l in image.get_selected_layers()] == [layer.get_id()],
+    "dirty": image.is_dirty(),
+    "layers": [facts(l) for l in image.get_layers()],
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def gimp_root() -> Path:
+    root = find_gimp()
+    if root is None:
+        pytest.skip("no GIMP >= 3: set DFI_TEST_GIMP_ROOT to a root made by tests/gimp/make_root.sh")
+    return root
+
+
+@pytest.fixture(scope="module")
+def gimp(gimp_root: Path) -> Iterator[Gimp]:
+    gimp = Gimp(gimp_root)
+    try:
+        gimp.start()
+        yield gimp
+        log = gimp.log.read_text(errors="replace")
+        assert "Traceback" not in log, log
+    finally:
+        gimp.stop()
+
+
+@contextlib.contextmanager
+def serving(home: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A real server process, ready to edit: its endpoint and the process."""
+    endpoint = free_endpoint()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dfi_server.cli", "serve", "--endpoint", endpoint],
+        cwd=REPOSITORY,
+        env={**os.environ, "DFI_HOME": str(home)},
+    )
+    try:
+        with Client(endpoint, timeout=60) as client:
+            client.attributes(patience=120)
+        yield endpoint, process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def tiny(_tiny_built: Path) -> Iterator[str]:
+    """Endpoint of a server with the tiny store."""
+    with serving(_tiny_built) as (endpoint, _):
+        yield endpoint
+
+
+@pytest.fixture(scope="module")
+def real(lfw_home: Path) -> Iterator[str]:
+    """Endpoint of a server with VGG-19 and vectors of LFW."""
+    with serving(lfw_home) as (endpoint, _):
+        yield endpoint
+
+
+@pytest.fixture(scope="module")
+def face_file(gimp: Gimp, face: np.ndarray) -> str:
+    """GIMP's path of a drawn face: 250x250, 8 bits, RGB."""
+    Image.fromarray(face).save(gimp.share / "face.png")
+    return gimp.path(gimp.share / "face.png")
+
+
+Apply = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def apply(gimp: Gimp, tiny: str, face_file: str) -> Apply:
+    """apply(before, after, attribute=..., alpha=...): load the face, run the filter on it, and tell.
+
+    before and after are code: before may change `image` and `layer`, after may keep() pixels and add to `answer`.
+    """
+    gimp.server(tiny)
+
+    def run(before: str = "", after: str = "", **values: object) -> dict[str, Any]:
+        values = {"attribute": "smiling", "alpha": 0.4, **values}
+        start = f"image = load({face_file!r})\nlayer = image.get_layers()[0]\nvalues = {values!r}"
+        answer: dict[str, Any] = gimp.run("\n".join([start, before, APPLY, after, "image.delete()"]))
+        return answer
+
+    return run
+
+
+def by_client(
+    endpoint: str, pixels: np.ndarray, box: tuple[int, int, int, int] | None, **alphas: float
+) -> EditResult:
+    """The same edit without GIMP."""
+    height, width, channels = pixels.shape
+    request = EditRequest(width, height, channels, pixels.dtype.name, alphas, box)
+    with Client(endpoint) as client:
+        return client.edit(request, np.ascontiguousarray(pixels))
+
+
+def arrays(result: EditResult) -> tuple[np.ndarray, np.ndarray]:
+    """pixels (h, w, C) and mask (h, w) of a result."""
+    shape = (result.height, result.width)
+    pixels = np.frombuffer(result.pixels, result.dtype).reshape(*shape, result.channels)
+    return pixels, np.frombuffer(result.mask, np.uint8).reshape(shape)
+
+
+def assert_added(answer: dict[str, Any], name: str) -> None:
+    assert (answer["status"], answer["sentence"]) == ("success", "")
+    assert [layer["name"] for layer in answer["layers"]][0] == name
+    assert len(answer["layers"]) == 2
+    assert answer["source same"]
+    assert answer["source selected"]
+
+
+def assert_refused(answer: dict[str, Any], sentence: str) -> None:
+    """The image is as it was, and the user was told in a sentence."""
+    assert answer["status"] == "execution-error"
+    assert sentence in answer["sentence"]
+    assert answer["sentence"].endswith((".", "?", ")"))
+    assert "Error:" not in answer["sentence"]
+    assert answer["source same"]
+    assert not answer["dirty"]
+
+
+@pytest.mark.data
+def test_end_to_end(gimp: Gimp, real: str, lfw_photo: Callable[[str], np.ndarray]) -> None:
+    """A photo of LFW that the store has not seen gets a smile, and is untouched outside of the edited box."""
+    gimp.server(real)
+    source = lfw_photo(UNSEEN)
+    Image.fromarray(source).save(gimp.share / "person.png")
+    answer = gimp.run(
+        f"image = load({gimp.path(gimp.share / 'person.png')!r})\nlayer = image.get_layers()[0]\n"
+        f"values = {{'attribute': 'smiling', 'alpha': 0.4}}\n{APPLY}\n"
+        "keep('visible', visible(image), \"R'G'B' u8\")"
+    )
+    assert_added(answer, "Smiling 0.4")
+    new = answer["layers"][0]
+    (x, y), (width, height) = new["offset"], new["size"]
+    assert new["encoding"] == "R'G'B'A u8"
+    assert width < 250 and height < 250
+
+    seen = gimp.kept("visible", "uint8", (250, 250))
+    outside = np.ones((250, 250), bool)
+    outside[y : y + height, x : x + width] = False
+    assert np.array_equal(seen[outside], source[outside])
+    change = abs(seen.astype(int) - source).mean(axis=2)
+    lips = change[150:170, 110:140].mean()
+    assert lips > 5
+    assert lips > 1.5 * change[~outside].mean()
+
+    result = by_client(real, source, None, smiling=0.4)
+    pixels, mask = arrays(result)
+    assert (x, y, width, height) == (result.x, result.y, result.width, result.height)
+    expected = photo.composite(source, photo.Patch(x, y, pixels, mask))
+    assert abs(seen.astype(int) - expected).max() <= 1
+
+
+CONVERT = "image.convert_precision(Gimp.Precision.{})"
+GRAY = "image.convert_grayscale()"
+ADOBE = (
+    "image.convert_color_profile(Gimp.ColorProfile.new_rgb_adobe(), "
+    "Gimp.ColorRenderingIntent.RELATIVE_COLORIMETRIC, True)"
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "wire", "encoding", "tolerance"),
+    [
+        pytest.param("", "R'G'B' u8", "R'G'B'A u8", 0, id="8 bits"),
+        pytest.param(CONVERT.format("U16_NON_LINEAR"), "R'G'B' u16", "R'G'B'A u16", 1, id="16 bits"),
+        pytest.param(CONVERT.format("FLOAT_LINEAR"), "R'G'B' u16", "RGBA float", 1, id="linear float"),
+        pytest.param(GRAY, "Y' u8", "Y'A u8", 0, id="gray"),
+        pytest.param(f"{GRAY}\n{CONVERT.format('U16_LINEAR')}", "Y' u16", "YA u16", 150, id="gray linear 16 bits"),
+        pytest.param(ADOBE, "R'G'B' u16", "R'G'B'A u8", 400, id="Adobe RGB"),
+        pytest.param(
+            f"{ADOBE}\n{CONVERT.format('FLOAT_NON_LINEAR')}", "R'G'B' u16", "R'G'B'A float", 64, id="Adobe RGB float"
+        ),
+    ],
+)
+def test_pixel_formats(
+    gimp: Gimp, apply: Apply, tiny: str, before: str, wire: str, encoding: str, tolerance: int
+) -> None:
+    """Whatever the image's own format, the layer holds what the server answers to the same pixels in sRGB."""
+    after = f'keep("source", layer, {wire!r})\nnew = image.get_layers()[0]\nkeep("new", new, {wire!r})'
+    answer = apply(before, f'{after}\nkeep("alpha", new, "A u8")')
+    assert_added(answer, "Smiling 0.4")
+    new = answer["layers"][0]
+    assert new["encoding"] == encoding
+    dtype = "uint8" if wire.endswith("u8") else "uint16"
+
+    pixels, mask = arrays(by_client(tiny, gimp.kept("source", dtype, (250, 250)), None, smiling=0.4))
+    assert new["size"] == [pixels.shape[1], pixels.shape[0]]
+    assert np.array_equal(gimp.kept("alpha", "uint8", new["size"])[..., 0], mask)
+    off = abs(gimp.kept("new", dtype, new["size"]).astype(int) - pixels)[mask > 0]
+    assert off.max() <= tolerance
+
+
+def test_high_dynamic_range_is_kept(gimp: Gimp, apply: Apply) -> None:
+    """A highlight of 4 times white is not clipped to what the server saw."""
+    before = (
+        CONVERT.format("FLOAT_LINEAR")
+        + "\nimport array\nbright = Gegl.Rectangle.new(120, 100, 8, 8)\nbuffer = layer.get_buffer()\n"
+        "buffer.set(bright, 'RGB float', array.array('f', [4.0] * 192).tobytes())\nbuffer.flush()\n"
+        "layer.update(120, 100, 8, 8)\nbuffer = None\nimage.clean_all()"
+    )
+    answer = apply(before, "keep('new', image.get_layers()[0], 'RGBA float')")
+    assert_added(answer, "Smiling 0.4")
+    new = gimp.kept("new", "float32", answer["layers"][0]["size"])
+    x, y = answer["layers"][0]["offset"]
+    highlight = new[100 - y : 108 - y, 120 - x : 128 - x]
+    assert highlight[..., :3].min() > 2.9
+    assert (highlight[..., 3] == 1).all()
+
+
+def test_selection(gimp: Gimp, apply: Apply, tiny: str, face: np.ndarray) -> None:
+    """A feathered selection on a layer that lies elsewhere: it says where the face is, and fades the layer."""
+    before = (
+        "image.resize(400, 300, 90, 20)\n"
+        "Gimp.context_set_feather(True)\nGimp.context_set_feather_radius(20, 20)\n"
+        "image.select_ellipse(Gimp.ChannelOps.REPLACE, 60, 50, 200, 170)\nimage.clean_all()\n"
+        "box = list(layer.mask_intersect())[1:]"
+    )
+    after = (
+        "answer['box'] = box\nnew = image.get_layers()[0]\nkeep('new', new, \"R'G'B' u8\")\nkeep('alpha', new, 'A u8')\n"
+        "keep('selection', image.get_selection(), 'Y u8')\nkeep('visible', visible(image), \"R'G'B' u8\")"
+    )
+    answer = apply(before, after)
+    assert_added(answer, "Smiling 0.4")
+    x, y, width, height = answer["box"]
+    assert x == 0 and y > 0 and width < 250 and height < 250  # the selection goes beyond the layer's left side
+
+    result = by_client(tiny, face, (x, y, width, height), smiling=0.4)
+    pixels, mask = arrays(result)
+    new = answer["layers"][0]
+    assert new["offset"] == [90 + result.x, 20 + result.y]
+    assert new["size"] == [result.width, result.height]
+    left, top = new["offset"]
+    selection = gimp.kept("selection", "uint8", (400, 300))[top:, left:][: result.height, : result.width, 0]
+    alpha = gimp.kept("alpha", "uint8", new["size"])[..., 0]
+    assert len(np.unique(selection)) > 50  # feathered
+    assert abs(alpha - mask * (selection / 255.0)).max() <= 1
+    assert np.array_equal(gimp.kept("new", "uint8", new["size"])[alpha > 0], pixels[alpha > 0])
+    seen = gimp.kept("visible", "uint8", (400, 300))[20:270, 90:340]
+    untouched = gimp.kept("selection", "uint8", (400, 300))[20:270, 90:340, 0] == 0
+    assert np.array_equal(seen[untouched], face[untouched])
+
+
+def test_layer_larger_than_the_image(apply: Apply, tiny: str, face: np.ndarray) -> None:
+    """All of the layer is edited, what lies beyond the canvas too."""
+    answer = apply("image.resize(100, 100, -70, -60)\nimage.clean_all()")
+    assert_added(answer, "Smiling 0.4")
+    result = by_client(tiny, face, None, smiling=0.4)
+    assert answer["layers"][0]["offset"] == [result.x - 70, result.y - 60]
+    assert answer["layers"][0]["size"] == [result.width, result.height]
+
+
+def test_what_the_source_hides_stays_hidden(gimp: Gimp, apply: Apply) -> None:
+    """Transparent pixels, and those that the source's layer mask hides, do not come back in the new layer."""
+    before = (
+        "layer.add_alpha()\nimage.select_rectangle(Gimp.ChannelOps.REPLACE, 100, 60, 20, 90)\nlayer.edit_clear()\n"
+        "image.select_rectangle(Gimp.ChannelOps.REPLACE, 130, 0, 120, 250)\n"
+        "layer.add_mask(layer.create_mask(Gimp.AddMaskType.SELECTION))\nGimp.Selection.none(image)\nimage.clean_all()\n"
+        "mask = digest(layer.get_mask())"
+    )
+    after = "keep('alpha', image.get_layers()[0], 'A u8')\nanswer['mask same'] = digest(layer.get_mask()) == mask"
+    answer = apply(before, after)
+    assert_added(answer, "Smiling 0.4")
+    assert answer["mask same"]
+    x, y = answer["layers"][0]["offset"]
+    alpha = np.zeros((250, 250), np.uint8)
+    kept = gimp.kept("alpha", "uint8", answer["layers"][0]["size"])[..., 0]
+    alpha[y : y + kept.shape[0], x : x + kept.shape[1]] = kept
+    assert not alpha[60:150, 100:120].any()
+    assert not alpha[:, :130].any()
+    assert (alpha[60:150, 135:180] > 200).all()
+
+
+def test_group_and_several_attributes(apply: Apply) -> None:
+    """In a group the new layer stands right above the source; a list of attributes has alphas of its own."""
+    before = (
+        "group = Gimp.GroupLayer.new(image, 'group')\nimage.insert_layer(group, None, 0)\n"
+        "image.reorder_item(layer, group, 0)\n"
+        "image.insert_layer(Gimp.Layer.new(image, 'top', 9, 9, 0, 100, 0), group, 0)\nimage.clean_all()\n"
+        "image.set_selected_layers([layer])"
+    )
+    after = "answer['names'] = [child.get_name() for child in group.get_children()]"
+    answer = apply(before, after, attribute="smiling=0.2 mouth_wide_open eyeglasses=-.3", alpha=0.1)
+    assert answer["status"] == "success", answer
+    assert answer["names"] == ["top", "Smiling 0.2, Mouth wide open 0.1, Eyeglasses -0.3", "Background"]
+    assert answer["source same"] and answer["source selected"]
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"attribute": "smilling"}, "There is no attribute 'smilling'"),
+        ({"alpha": 3.0}, "it must be a number from -2 to 2"),
+        ({"alpha": -1e300}, "it must be a number from -2 to 2"),
+        ({"attribute": "smiling=much"}, "“much” is not a number"),
+        ({"attribute": "smiling=0.2 smiling=0.3"}, "“smiling” is named twice"),
+        ({"attribute": " "}, "No attribute was named"),
+    ],
+)
+def test_bad_arguments(apply: Apply, values: dict[str, object], sentence: str) -> None:
+    answer = apply(**values)
+    assert_refused(answer, sentence)
+    assert len(answer["layers"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "sentence"),
+    [
+        (
+            "other = Gimp.Layer.new(image, 'other', 9, 9, 0, 100, 0)\nimage.insert_layer(other, None, 0)\n"
+            "call = lambda image, layers, _call=call, **values: _call(image, [layer, other], **values)",
+            "2 layers are selected: select one",
+        ),
+        ("call = lambda image, layers, _call=call, **values: _call(image, [], **values)", "No layer is selected"),
+        (
+            "layer = Gimp.GroupLayer.new(image, 'two')\nimage.insert_layer(layer, None, 0)",
+            "“two” is a layer group: select one layer inside it.",
+        ),
+        (
+            "layer = layer.create_mask(Gimp.AddMaskType.WHITE)\nimage.get_layers()[0].add_mask(layer)",
+            "select the layer itself",
+        ),
+        ("layer = Gimp.Layer.new(image, 'new', 9, 9, 1, 100, 0)\nimage.insert_layer(layer, None, 0)", "“new” is empty"),
+        ("layer.set_offsets(300, 0)\nimage.select_rectangle(2, 10, 10, 90, 90)", "The selection lies outside"),
+        ("image.select_rectangle(Gimp.ChannelOps.REPLACE, 10, 10, 5, 5)", "The selection is too small for a face"),
+        ("image.crop(250, 120, 0, 0)", "No face was found: select one"),
+        (
+            "image.convert_indexed(Gimp.ConvertDitherType.NONE, Gimp.ConvertPaletteType.GENERATE, 16, 0, 0, '')",
+            "The image is indexed: convert it",
+        ),
+    ],
+)
+def test_unsuitable_source(apply: Apply, before: str, sentence: str) -> None:
+    answer = apply(f"{before}\nimage.clean_all()\nnumber = len(image.get_layers())", "answer['number'] = number")
+    assert_refused(answer, sentence)
+    assert len(answer["layers"]) == answer["number"]
+
+
+@contextlib.contextmanager
+def aside(path: Path) -> Iterator[None]:
+    """path is missing for a while."""
+    path.rename(path.with_suffix(".aside"))
+    try:
+        yield
+    finally:
+        path.with_suffix(".aside").rename(path)
+
+
+def test_incomplete_installation(gimp: Gimp, apply: Apply) -> None:
+    with aside(gimp.plugin / "server.json"):
+        assert_refused(apply(), "The server is not installed")
+    with aside(gimp.plugin / "dfi_server"):
+        assert_refused(apply(), "A part of the plug-in is missing (No module named 'dfi_server')")
+    (gimp.plugin / "server.json").write_text("[]")
+    assert_refused(apply(), "Run install.sh of Deep Feature Interpolation again.")
+    hidden = gimp.plugin / "zmq.py"
+    hidden.write_text("raise ImportError(\"No module named 'zmq'\")")
+    try:
+        assert_refused(apply(), "A part of the plug-in is missing (No module named 'zmq')")
+    finally:
+        hidden.unlink()
+
+
+def test_server_that_does_not_start(gimp: Gimp, apply: Apply) -> None:
+    gimp.server(free_endpoint(), ["/nowhere/dfi", "serve"])
+    assert_refused(apply(), "Cannot start the server with /nowhere/dfi")
+    gimp.server(free_endpoint(), ["sh", "-c", "echo no disk left; exit 1"])
+    assert_refused(apply(), "The server could not start: no disk left")
+
+
+def test_starts_the_server(gimp: Gimp, apply: Apply, _tiny_built: Path) -> None:
+    """Where none answers; the server stays for the next edit, and outlives the plug-in."""
+    endpoint = free_endpoint()
+    gimp.server(endpoint, home=_tiny_built)
+    assert_added(apply(), "Smiling 0.4")
+    with Client(endpoint) as client:
+        assert client.hello().state == "ready"
+    assert_added(apply(), "Smiling 0.4")
+    assert len(gimp.started_servers()) == 1
+
+
+def editing(endpoint: str) -> bool:
+    with Client(endpoint) as client:
+        return client.status().state == "busy"
+
+
+def test_server_dies(gimp: Gimp, apply: Apply, _tiny_built: Path) -> None:
+    with serving(_tiny_built) as (endpoint, process):
+        gimp.server(endpoint)
+
+        def kill() -> None:
+            wait_for("an edit", lambda: editing(endpoint), every=0.01)
+            process.kill()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        answer = apply()
+        killer.join()
+    assert_refused(answer, f"The server at {endpoint} ")
+    assert len(answer["layers"]) == 1
+
+
+def test_cancel_leaves_nothing_behind(gimp: Gimp, apply: Apply, tiny: str) -> None:
+    """GIMP's Cancel kills the plug-in: the image stays as it is, and the server is free again."""
+    gimp.server(tiny)
+
+    def kill() -> None:
+        wait_for("an edit", lambda: editing(tiny), every=0.01)
+        subprocess.run(["kill", "-KILL", *map(str, gimp.plugin_processes())], check=True)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    answer = apply()
+    killer.join()
+    assert answer["status"] != "success"
+    assert answer["source same"] and not answer["dirty"]
+    assert len(answer["layers"]) == 1
+    wait_for("a free server", lambda: not editing(tiny), seconds=5)
+    assert_added(apply(), "Smiling 0.4")
+
+
+@pytest.fixture(scope="module")
+def window(gimp_root: Path) -> Iterator[Window]:
+    window = Window(gimp_root)
+    try:
+        window.start()
+        yield window
+        log = window.log.read_text(errors="replace")
+        assert "Traceback" not in log, log
+    finally:
+        window.stop()
+
+
+@pytest.fixture
+def screenshots(tmp_path: Path) -> Path:
+    return Path(os.environ.get("DFI_TEST_SCREENSHOTS", tmp_path))
+
+
+DIALOG = "^Deep Feature Interpolation$"
+MESSAGE = "^GIMP Message$"
+SHOWN = "max(Gimp.get_images(), key=lambda image: image.get_id())"  # the image that was opened last
+
+
+def show(window: Window, pixels: np.ndarray) -> None:
+    """Open an image in GIMP's window."""
+    Image.fromarray(pixels).save(window.share / "shown.png")
+    path = window.path(window.share / "shown.png")
+    window.run(f"image = load({path!r})\nGimp.Display.new(image)\nGimp.displays_flush()")
+
+
+def names(window: Window) -> list[str]:
+    answer: list[str] = window.run(f"answer = [layer.get_name() for layer in {SHOWN}.get_layers()]")
+    return answer
+
+
+def open_dialog(window: Window) -> str:
+    window.focus(window.window("GIMP$"))
+    window.key(SHORTCUT)
+    return window.window(DIALOG)
+
+
+def apply_dialog(window: Window, dialog: str, *keys: str, picture: Path | None = None) -> None:
+    """Press the keys and then Apply, as soon as the dialog takes them: it does when the server has answered."""
+
+    def applied() -> bool:
+        window.focus(dialog)
+        window.key(*keys)
+        if picture:
+            window.screenshot(picture)
+        window.key("alt+a")
+        # Keys pressed while it closes would go to GIMP's own window.
+        with contextlib.suppress(TimeoutError):
+            return wait_for("the dialog to close", lambda: not window.windows(DIALOG), seconds=2)
+        return False
+
+    wait_for("the dialog to take Apply", applied)
+
+
+@pytest.mark.data
+def test_window(
+    window: Window, real: str, screenshots: Path, lfw_photo: Callable[[str], np.ndarray]
+) -> None:
+    """From the shortcut through the dialog to a new layer, with pictures of both."""
+    window.server(real)
+    show(window, lfw_photo(UNSEEN))
+    dialog = open_dialog(window)
+    window.tool("xdotool", "windowmove", dialog, "540", "560")  # beside the face
+    with Client(real) as client:
+        behind = sum(name > "smiling" for name in client.attributes())  # the list is sorted
+    choice = ("alt+t", "End", *["Up"] * behind)
+    strength = ("alt+p", "ctrl+a", "period", "5", "Tab")
+    apply_dialog(window, dialog, *choice, *strength, picture=screenshots / "dialog.png")
+    wait_for("a new layer", lambda: names(window)[0] == "Smiling 0.5", seconds=60)
+    picture = screenshots / "result.png"
+    window.screenshot(picture)
+    assert np.asarray(Image.open(picture).convert("L")).std() > 20  # GIMP's window, not a black screen
+
+
+def test_dialog(window: Window, tiny: str, face: np.ndarray, screenshots: Path) -> None:
+    """Another attribute from the list; repeating starts from the source again; one undo takes one run back."""
+    window.server(tiny)
+    show(window, face)
+    apply_dialog(window, open_dialog(window), "alt+t", "Home", "alt+p", "ctrl+a", "minus", "period", "3", "Tab")
+    wait_for("a new layer", lambda: len(names(window)) == 2, seconds=60)
+    first, source = names(window)
+    assert (first, source) == ("5 o'clock shadow -0.3", "Background")
+
+    window.key("ctrl+f")
+    wait_for("the same again", lambda: len(names(window)) == 3, seconds=60)
+    assert names(window) == [first, f"{first} #1", source]
+    assert window.run(f"old, new, _ = {SHOWN}.get_layers()\nanswer = digest(new) == digest(old)")
+
+    window.key("ctrl+z")
+    wait_for("one layer less", lambda: names(window) == [first, source])
+    window.key("ctrl+z")
+    wait_for("the image as it was", lambda: names(window) == [source])
+    assert not window.run(f"answer = {SHOWN}.is_dirty()")
+
+
+def test_failure_is_a_box(window: Window, face: np.ndarray, screenshots: Path) -> None:
+    """The server cannot be started: the dialog closes, and a message says why."""
+    window.server(free_endpoint(), ["sh", "-c", "echo no disk left; exit 1"])
+    show(window, face)
+    open_dialog(window)
+    message = window.window(MESSAGE)
+    assert not window.windows(DIALOG)
+    window.screenshot(screenshots / "error.png", message)
+    window.focus(message)
+    window.key("Return")
+    wait_for("the message to go", lambda: not window.windows(MESSAGE))
+    assert names(window) == ["Background"]
