@@ -49,6 +49,7 @@ from dfi_server.protocol import (
     encode,
 )
 
+STALL_SECONDS = 1.0  # between two rounds of the loop, which waits for 0.2 s at most while there are edits
 RETRY_SECONDS = 1.0  # a failed load is tried again when somebody asks, at most this often
 _MAX_MESSAGES_A_ROUND = 100
 
@@ -82,6 +83,7 @@ class Server:
         self._stopping = threading.Event()
         self._jobs = JobTable()
         self._running: Job | None = None
+        self._last_round = time.monotonic()
         self._last_heard: dict[bytes, float] = {}  # only of clients with unfinished edits
         self._loaded: Loaded | None = None
         self._failure: Error | None = None
@@ -107,9 +109,8 @@ class Server:
             while not self._stopping.is_set():
                 poller.poll(200 if len(self._jobs) else 1000)
                 self._hear_worker()
-                # After a stall of this thread, heartbeats wait in the socket: read all before blaming anyone.
-                if self._hear_clients():
-                    self._drop_silent_clients()
+                self._hear_clients()
+                self._drop_silent_clients()
                 self._give_work()
         finally:
             self._close()
@@ -169,20 +170,19 @@ class Server:
 
     # Clients' requests
 
-    def _hear_clients(self) -> bool:
-        """Answer what has arrived. True if nothing is left to read."""
+    def _hear_clients(self) -> None:
+        """Answer what has arrived."""
         for _ in range(_MAX_MESSAGES_A_ROUND):
             try:
                 client = self._router.recv(zmq.NOBLOCK)
             except zmq.Again:
-                return True
+                return
             frames: list[memoryview] = []
             while self._router.get(zmq.RCVMORE):
                 frame = self._router.recv(copy=False)
                 if len(frames) < 3:  # one more than any request has: enough to refuse it
                     frames.append(frame.buffer)
             self._answer(client, frames)
-        return False
 
     def _answer(self, client: bytes, frames: Sequence[memoryview]) -> None:
         id: str | None = None
@@ -214,9 +214,7 @@ class Server:
             if self._failure:
                 raise DFIError(self._failure.code, self._failure.message)
             if not self._loaded:
-                raise DFIError(
-                    ErrorCode.BUSY, "The server is still loading its model; ask again in a moment."
-                )
+                raise DFIError(ErrorCode.BUSY, "The server is still loading its model; ask again in a moment.")
             body = Attributes(self._loaded.attributes)
         elif kind == MessageType.EDIT:
             assert isinstance(request.body, Edit) and request.id
@@ -259,7 +257,11 @@ class Server:
         return ServerInfo(__version__, state, store, device, message, self._jobs.waiting)
 
     def _drop_silent_clients(self) -> None:
-        oldest = time.monotonic() - CLIENT_SILENCE_SECONDS
+        now = time.monotonic()
+        if now - self._last_round > STALL_SECONDS:  # this process stood still, and could not have heard anybody
+            self._last_heard = dict.fromkeys(self._last_heard, now)
+        self._last_round = now
+        oldest = now - CLIENT_SILENCE_SECONDS
         for client in [client for client, heard in self._last_heard.items() if heard < oldest]:
             self._drop(client, "has been silent for too long")
 
@@ -286,9 +288,7 @@ def _bind_error(endpoint: str, error: zmq.ZMQError) -> DFIError:
             f"A program listens at {endpoint} already: if it is a DFI server, use that one; "
             "if not, choose another port with --endpoint.",
         )
-    return DFIError(
-        ErrorCode.BAD_REQUEST, f"Cannot listen at {endpoint}: {error.strerror}. Choose another port."
-    )
+    return DFIError(ErrorCode.BAD_REQUEST, f"Cannot listen at {endpoint}: {error.strerror}. Choose another port.")
 
 
 def serve(endpoint: str, make_editor: EditorFactory) -> None:

@@ -1,0 +1,717 @@
+"""Client and server together: the real editor for pixels, a controllable one where timing matters, real
+`dfi serve` processes where signals and death do."""
+
+import contextlib
+import gc
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zmq
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dfi_server import edit as pipeline
+from dfi_server import jobs, protocol
+from dfi_server.client import Client, EditRequest, start_server
+from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.photo import Patch
+from dfi_server.protocol import Accepted, Edit, Error, Message, MessageType, Progress, ServerInfo, ServerState
+from dfi_server.server import Server
+
+FORMATS = [(dtype, channels) for dtype in ("uint8", "uint16", "float32") for channels in (1, 3)]
+SMALL = EditRequest(2, 2, 3, "uint8", {"smiling": 0.4})
+PIXELS = bytes(12)
+
+
+class SlowEditor:
+    """Runs each edit until `go` is set, the edit is cancelled, or `fails` raises; the photo comes back as it is."""
+
+    store_name, device_name, attributes = "slow", "none", ("smiling",)
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.started: list[int] = []  # the first pixel of each photo, in the order of work
+        self.cancelled = threading.Event()
+        self.fails: Callable[[], object] = lambda: None
+
+    def edit(
+        self, photo: np.ndarray, alphas: Mapping[str, float], *, progress: Any, cancelled: Any, **_: Any
+    ) -> pipeline.Edit:
+        self.started.append(int(photo.flat[0]))
+        self.fails()
+        iteration = 0
+        while not self.go.wait(0.005):
+            iteration += 1
+            progress(pipeline.Progress(iteration, 1_000_000, 1.0))
+            if cancelled():
+                self.cancelled.set()
+                raise DFIError(ErrorCode.CANCELLED, "The edit was cancelled.")
+        patch = Patch(0, 0, photo.copy(), np.full(photo.shape[:2], 255, np.uint8))
+        return pipeline.Edit(patch, 1, 1, 1.0, 0.1)
+
+
+@contextlib.contextmanager
+def serving(make_editor: Callable[[], Any]) -> Iterator[Server]:
+    """A server in a thread, at a free port."""
+    server = Server("tcp://127.0.0.1:*", make_editor)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def slow() -> SlowEditor:
+    return SlowEditor()
+
+
+@pytest.fixture
+def slow_server(slow: SlowEditor) -> Iterator[Server]:
+    with serving(lambda: slow) as server:
+        yield server
+        slow.go.set()
+
+
+@pytest.fixture
+def real_server(tiny_home: Path) -> Iterator[Server]:
+    with serving(pipeline.Editor) as server:
+        yield server
+
+
+class Raw:
+    """A client that does only what it is told: no heartbeats, any frames."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.socket = zmq.Context.instance().socket(zmq.DEALER)
+        self.socket.linger = 0
+        self.socket.connect(endpoint)
+
+    def __enter__(self) -> "Raw":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, kind: MessageType, id: str, pixels: bytes | None = None) -> None:
+        body = None if pixels is None else Edit(2, 2, 3, "uint8", {"smiling": 0.4}, pixels=pixels)
+        self.socket.send_multipart(protocol.encode(Message(kind, id, body)))
+
+    def edit(self, id: str, first_pixel: int = 0) -> None:
+        self.send(MessageType.EDIT, id, bytes([first_pixel]) + bytes(11))
+
+    def receive(self, seconds: float = 5.0) -> Message:
+        assert self.socket.poll(round(seconds * 1000)), "no reply"
+        return protocol.decode_reply(self.socket.recv_multipart())
+
+    def final(self) -> Message:
+        while (message := self.receive()).type in (MessageType.ACCEPTED, MessageType.PROGRESS):
+            pass
+        return message
+
+    def error(self) -> Error:
+        body = self.final().body
+        assert isinstance(body, Error), body
+        return body
+
+
+def eventually(true: Callable[[], object], seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
+def failure_of(call: Callable[[], object]) -> DFIError:
+    with pytest.raises(DFIError) as caught:
+        call()
+    return caught.value
+
+
+def as_format(photo: np.ndarray, dtype: str, channels: int) -> np.ndarray:
+    photo = np.ascontiguousarray(photo[..., :channels])
+    if dtype == "uint16":
+        return photo.astype(np.uint16) * 257 + 1
+    return photo if dtype == "uint8" else (photo / 255).astype(np.float32)
+
+
+# The photo's way, with the real editor
+
+
+@pytest.mark.parametrize(("dtype", "channels"), FORMATS)
+def test_the_pixels_are_those_of_the_editor_itself(
+    real_server: Server, face: np.ndarray, dtype: str, channels: int
+) -> None:
+    photo = as_format(face, dtype, channels)
+    alphas, box = {"smiling": 0.4, "mustache": -0.2}, (40, 30, 160, 150)
+    expected = pipeline.Editor().edit(photo, alphas, box=box, iterations=2)
+    with Client(real_server.endpoint) as client:
+        request = EditRequest(photo.shape[1], photo.shape[0], channels, dtype, alphas, box, 2)
+        result = client.edit(request, photo.data)  # any contiguous buffer will do
+    shape = (result.height, result.width, result.channels)
+    assert result.dtype == dtype
+    assert (result.x, result.y) == (expected.patch.x, expected.patch.y)
+    np.testing.assert_array_equal(np.frombuffer(result.pixels, dtype).reshape(shape), expected.patch.pixels)
+    np.testing.assert_array_equal(np.frombuffer(result.mask, "u1").reshape(shape[:2]), expected.patch.mask)
+    assert (result.iterations, result.loss) == (expected.iterations, expected.loss)
+    assert result.seconds > 0
+
+
+def test_the_attributes_and_the_hello_are_those_of_the_store(real_server: Server) -> None:
+    with Client(real_server.endpoint) as client:
+        editor = pipeline.Editor()
+        assert client.attributes() == editor.attributes
+        info = client.hello()
+        assert (info.state, info.store, info.device) == (ServerState.READY, "lfw", editor.device_name)
+        assert info.protocol_version == protocol.PROTOCOL_VERSION
+
+
+def test_what_the_editor_refuses_arrives_with_its_code_and_sentence(real_server: Server, face: np.ndarray) -> None:
+    with Client(real_server.endpoint) as client:
+        for changes, code in (
+            ({"alphas": {"smilling": 0.4}}, ErrorCode.UNKNOWN_ATTRIBUTE),
+            ({"alphas": {"smiling": 9.0}}, ErrorCode.BAD_ALPHA),
+            ({"box": (200, 0, 100, 100)}, ErrorCode.BAD_BOX),
+        ):
+            options: dict[str, Any] = {"alphas": {"smiling": 0.4}, **changes}
+            box = options.get("box")
+            direct = failure_of(lambda o=options, b=box: pipeline.Editor().edit(face, o["alphas"], box=b))
+            request = EditRequest(250, 250, 3, "uint8", **options)
+            error = failure_of(lambda r=request: client.edit(r, face.data))
+            assert (error.code, error.message) == (code, direct.message)
+
+
+def test_progress_arrives_and_ends_with_the_last_iteration(real_server: Server, face: np.ndarray) -> None:
+    seen: list[Progress] = []
+    with Client(real_server.endpoint) as client:
+        request = EditRequest(250, 250, 3, "uint8", {"smiling": 0.4}, iterations=6)
+        client.edit(request, face.data, progress=seen.append)
+    assert [p.iteration for p in seen] == sorted({p.iteration for p in seen})
+    assert (seen[-1].iteration, seen[-1].iterations) == (6, 6)
+
+
+def test_several_clients_get_each_their_own_edit(real_server: Server, face: np.ndarray) -> None:
+    sizes, results = (120, 150, 180), {}
+
+    def run(size: int) -> None:
+        photo = np.ascontiguousarray(face[:size, :size])
+        with Client(real_server.endpoint) as client:
+            request = EditRequest(size, size, 3, "uint8", {"smiling": 0.4}, (0, 0, size, size), 2)
+            results[size] = client.edit(request, photo.data)
+
+    threads = [threading.Thread(target=run, args=(size,)) for size in sizes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for size in sizes:
+        photo = np.ascontiguousarray(face[:size, :size])
+        expected = pipeline.Editor().edit(photo, {"smiling": 0.4}, box=(0, 0, size, size), iterations=2)
+        assert results[size].pixels == expected.patch.pixels.tobytes()
+
+
+def test_a_running_edit_stops_when_the_client_cancels(real_server: Server, face: np.ndarray) -> None:
+    with Client(real_server.endpoint) as client:
+        running = threading.Event()
+        request = EditRequest(250, 250, 3, "uint8", {"smiling": 0.4}, iterations=1000)
+        call = lambda: client.edit(  # noqa: E731
+            request, face.data, progress=lambda _: running.set(), cancelled=running.is_set
+        )
+        assert failure_of(call).code == ErrorCode.CANCELLED
+        eventually(lambda: client.status().state == ServerState.READY)
+        assert client.edit(EditRequest(250, 250, 3, "uint8", {"smiling": 0.4}, iterations=1), face.data).iterations == 1
+
+
+# States: loading, failed, and working after all
+
+
+def test_hello_answers_while_the_model_loads_and_edits_wait_for_it(slow: SlowEditor) -> None:
+    loaded = threading.Event()
+    slow.go.set()
+
+    def make_editor() -> SlowEditor:
+        assert loaded.wait(10)
+        return slow
+
+    with serving(make_editor) as server, Client(server.endpoint) as client, Raw(server.endpoint) as raw:
+        assert client.hello().state == ServerState.LOADING
+        assert failure_of(lambda: client.attributes(patience=0.1)).code == ErrorCode.BUSY
+        raw.edit("early")
+        assert raw.receive().body == Accepted(0)
+        assert client.status().queued == 1
+        threading.Timer(0.2, loaded.set).start()
+        assert client.attributes() == slow.attributes
+        assert raw.final().type == MessageType.RESULT
+
+
+def test_a_server_without_a_store_says_so_and_works_once_there_is_one(
+    tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, face: np.ndarray
+) -> None:
+    monkeypatch.setenv("DFI_HOME", str(tmp_path))
+    monkeypatch.setattr("dfi_server.server.RETRY_SECONDS", 0.2)
+    request = EditRequest(250, 250, 3, "uint8", {"smiling": 0.4}, iterations=1)
+    with serving(pipeline.Editor) as server, Client(server.endpoint) as client:
+        eventually(lambda: client.status().state == ServerState.FAILED)
+        expected = failure_of(pipeline.Editor)
+        assert expected.code == ErrorCode.NO_STORE
+        assert client.hello().message == expected.message
+        for wait in (0, 0.3):  # at once, and with a second try
+            time.sleep(wait)
+            for call in (client.attributes, lambda: client.edit(request, face.data)):
+                error = failure_of(call)
+                assert (error.code, error.message) == (expected.code, expected.message)
+        shutil.copytree(tiny_home / "stores" / "tiny", tmp_path / "stores" / "lfw")
+        time.sleep(0.3)
+        assert client.hello().state == ServerState.LOADING
+        assert client.attributes() == pipeline.Editor().attributes
+        assert client.edit(request, face.data).iterations == 1
+
+
+def test_a_crash_while_loading_is_an_error_and_not_the_end() -> None:
+    def make_editor() -> None:
+        raise OSError("the disk is on fire")
+
+    with serving(make_editor) as server, Client(server.endpoint) as client:
+        eventually(lambda: client.status().state == ServerState.FAILED)
+        error = failure_of(lambda: client.edit(SMALL, PIXELS))
+        assert error.code == ErrorCode.INTERNAL
+        assert "the disk is on fire" in error.message
+
+
+# The queue
+
+
+def test_clients_are_served_in_turn(slow: SlowEditor, slow_server: Server) -> None:
+    with contextlib.ExitStack() as stack:
+        batch, other, third = (stack.enter_context(Raw(slow_server.endpoint)) for _ in range(3))
+        for client, pixels in ((batch, (10, 11, 12, 13)), (other, (20, 21)), (third, (30,))):
+            for pixel in pixels:
+                client.edit(str(pixel), pixel)
+                assert client.receive().type in (MessageType.ACCEPTED, MessageType.PROGRESS)
+            eventually(lambda: slow.started == [10])
+        slow.go.set()
+        eventually(lambda: len(slow.started) == 7)
+        assert slow.started == [10, 11, 20, 30, 12, 21, 13]
+
+
+def test_a_full_queue_says_busy(slow_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "MAX_EDITS", jobs.MAX_CLIENT_EDITS + 1)
+    with Raw(slow_server.endpoint) as greedy, Raw(slow_server.endpoint) as other:
+        for i in range(jobs.MAX_CLIENT_EDITS + 1):
+            greedy.edit(str(i))
+        error = greedy.error()
+        assert (error.code, f"{jobs.MAX_CLIENT_EDITS} unfinished" in error.message) == (ErrorCode.BUSY, True)
+        other.edit("a")
+        assert other.receive().body == Accepted(jobs.MAX_CLIENT_EDITS)
+        other.edit("b")
+        assert other.error().code == ErrorCode.BUSY
+
+
+def test_the_pixels_that_wait_are_bounded(slow_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "MAX_CLIENT_BYTES", 15)
+    monkeypatch.setattr(jobs, "MAX_BYTES", 30)
+    with contextlib.ExitStack() as stack:
+        one, two, three = (stack.enter_context(Raw(slow_server.endpoint)) for _ in range(3))
+        one.edit("a")
+        one.edit("b")
+        assert one.error().code == ErrorCode.BUSY
+        two.edit("a")
+        assert two.receive().body == Accepted(1)
+        three.edit("a")
+        assert three.error().code == ErrorCode.BUSY
+
+
+def test_an_id_in_use_is_refused_and_the_first_edit_goes_on(slow: SlowEditor, slow_server: Server) -> None:
+    with Raw(slow_server.endpoint) as client:
+        client.edit("same")
+        client.edit("same")
+        assert client.error().code == ErrorCode.BAD_REQUEST
+        slow.go.set()
+        assert client.final().type == MessageType.RESULT
+
+
+def test_cancel_takes_waiting_and_running_edits(slow: SlowEditor, slow_server: Server) -> None:
+    with Raw(slow_server.endpoint) as client:
+        client.edit("running", 1)
+        client.edit("waiting", 2)
+        client.edit("next", 3)
+        client.send(MessageType.CANCEL, "waiting")
+        assert client.final() == Message(MessageType.CANCELLED, "waiting")
+        client.send(MessageType.CANCEL, "never sent")  # no reply
+        client.send(MessageType.CANCEL, "running")
+        assert client.final() == Message(MessageType.CANCELLED, "running")
+        assert slow.cancelled.wait(5)
+        slow.go.set()
+        final = client.final()
+        assert (final.type, final.id) == (MessageType.RESULT, "next")
+        assert slow.started == [1, 3]
+
+
+def test_a_failing_edit_is_an_error_and_the_next_one_works(slow: SlowEditor, slow_server: Server) -> None:
+    class OutOfMemoryError(RuntimeError):
+        """As torch names its own."""
+
+    slow.go.set()
+    with Client(slow_server.endpoint) as client:
+        for exception, code in (
+            (ValueError("odd tensor"), ErrorCode.INTERNAL),
+            (MemoryError(), ErrorCode.OUT_OF_MEMORY),
+            (OutOfMemoryError("CUDA"), ErrorCode.OUT_OF_MEMORY),
+            (SystemExit(3), ErrorCode.INTERNAL),
+            (DFIError(ErrorCode.NO_FACE, "No face."), ErrorCode.NO_FACE),
+        ):
+            slow.fails = lambda e=exception: (_ for _ in ()).throw(e)
+            assert failure_of(lambda: client.edit(SMALL, PIXELS)).code == code
+        slow.fails = lambda: None
+        assert client.edit(SMALL, PIXELS).pixels == PIXELS
+        # No photo is kept after its edit, failed or not.
+        eventually(lambda: not [thing for thing in gc.get_objects() if isinstance(thing, jobs.Job | Edit)])
+
+
+# Clients that vanish, dawdle or talk nonsense
+
+
+def test_a_silent_client_is_dropped_within_seconds(slow: SlowEditor, slow_server: Server) -> None:
+    with Raw(slow_server.endpoint) as silent, Client(slow_server.endpoint) as watcher:
+        silent.edit("a")
+        silent.edit("b")
+        start = time.monotonic()
+        assert slow.cancelled.wait(4)
+        assert 1.5 < time.monotonic() - start < 3.5
+        eventually(lambda: watcher.status().state == ServerState.READY)
+        assert slow.started == [0]
+        silent.send(MessageType.HEARTBEAT, "a")
+        error = silent.error()
+        assert (error.code, "does not have this edit" in error.message) == (ErrorCode.UNREACHABLE, True)
+
+
+def test_a_killed_client_is_dropped_within_seconds(slow: SlowEditor, slow_server: Server) -> None:
+    code = (
+        "import sys; from dfi_server.client import *\n"
+        f"Client('{slow_server.endpoint}').edit(EditRequest(2, 2, 3, 'uint8', {{'smiling': 0.4}}), bytes(12))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        eventually(lambda: slow.started, 10)
+        process.send_signal(signal.SIGKILL)  # as GIMP's Cancel does
+        assert slow.cancelled.wait(3.5)
+
+
+def test_a_callback_that_takes_its_time_does_not_lose_the_edit(slow: SlowEditor, slow_server: Server) -> None:
+    def dawdle(_: Progress) -> None:
+        if not slow.go.is_set():
+            time.sleep(protocol.CLIENT_SILENCE_SECONDS + 0.5)
+            slow.go.set()
+
+    with Client(slow_server.endpoint, timeout=1.0) as client:
+        assert client.edit(SMALL, PIXELS, progress=dawdle).pixels == PIXELS
+
+
+def test_an_exception_from_a_callback_cancels_the_edit(slow: SlowEditor, slow_server: Server) -> None:
+    def interrupt(_: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with Client(slow_server.endpoint) as client:
+        with pytest.raises(KeyboardInterrupt):
+            client.edit(SMALL, PIXELS, progress=interrupt)
+        assert slow.cancelled.wait(1.5)
+        slow.go.set()
+        assert client.edit(SMALL, PIXELS).pixels == PIXELS  # the connection is still good
+
+
+def test_another_version_is_told_both_versions(slow_server: Server) -> None:
+    with Raw(slow_server.endpoint) as client:
+        client.socket.send(b'{"protocol": 99, "type": "hello", "id": "new", "mood": "good"}')
+        reply = client.receive()
+        assert (reply.type, reply.id) == (MessageType.ERROR, "new")
+        assert isinstance(reply.body, Error) and reply.body.code == ErrorCode.VERSION
+        assert "1" in reply.body.message and "99" in reply.body.message
+
+
+def test_a_client_tells_when_the_server_speaks_another_version() -> None:
+    future: zmq.Socket[bytes]
+    with zmq.Context.instance().socket(zmq.ROUTER) as future:
+        future.linger = 0
+        port = future.bind_to_random_port("tcp://127.0.0.1")
+
+        def answer() -> None:
+            client, _ = future.recv_multipart()
+            future.send_multipart([client, b'{"protocol": 2, "type": "error", "id": null, "code": "version"}'])
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with Client(f"tcp://127.0.0.1:{port}") as client:
+            error = failure_of(client.hello)
+        thread.join()
+    assert error.code == ErrorCode.VERSION
+    assert "client speaks protocol 1, the server 2" in error.message
+
+
+hostile_frames = st.lists(
+    st.binary(max_size=40)
+    | st.sampled_from(
+        [
+            b'{"protocol":1,"type":"edit","id":"e","width":9,"height":9,"channels":1,"dtype":"uint8","alphas":{}}',
+            b'{"protocol":1,"type":"hello","id":"h"}',
+            b'{"protocol":1,"type":"cancel","id":"c"}',
+            b'{"protocol":1,"type":"heartbeat","id":"b"}',
+            b'{"protocol":2}',
+            b"[" * 5000,
+            bytes(81),
+        ]
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+def test_hostile_frames_never_disturb_another_client(slow: SlowEditor, slow_server: Server) -> None:
+    slow.go.set()
+    with Client(slow_server.endpoint) as good:
+
+        @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(st.lists(hostile_frames, min_size=1, max_size=6))
+        def attack(messages: list[list[bytes]]) -> None:
+            with Raw(slow_server.endpoint) as bad:
+                for frames in messages:
+                    bad.socket.send_multipart(frames)
+                bad.send(MessageType.HELLO, "last")  # answered after all of them
+                while bad.receive().id != "last":
+                    pass
+            assert good.edit(SMALL, PIXELS).pixels == PIXELS
+
+        attack()
+        with Raw(slow_server.endpoint) as many:
+            many.socket.send_multipart([b""] * 20_000)
+            assert many.error().code == ErrorCode.BAD_REQUEST
+        with socket.create_connection(("127.0.0.1", int(slow_server.endpoint.rpartition(":")[2]))) as browser:
+            browser.sendall(b"POST / HTTP/1.1\r\nContent-Length: 99\r\n\r\n{}")
+            assert good.edit(SMALL, PIXELS).pixels == PIXELS
+        eventually(lambda: len(slow_server._jobs) == 0)
+        assert slow_server._last_heard == {}
+
+
+# No server, a dying server, a stopping server
+
+
+def free_endpoint() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def test_nobody_there_is_told_within_the_timeout() -> None:
+    endpoint = free_endpoint()
+    start = time.monotonic()
+    with Client(endpoint, timeout=0.3) as client:
+        for call in (client.hello, client.attributes, lambda: client.edit(SMALL, PIXELS)):
+            error = failure_of(call)
+            assert (error.code, endpoint in error.message) == (ErrorCode.UNREACHABLE, True)
+    assert time.monotonic() - start < 2
+
+
+def test_a_program_that_is_not_a_dfi_server_is_not_mistaken_for_one() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        endpoint = f"tcp://127.0.0.1:{mute.getsockname()[1]}"
+        with Client(endpoint, timeout=0.3) as client:
+            assert failure_of(client.hello).code == ErrorCode.UNREACHABLE
+        error = failure_of(lambda: Server(endpoint, SlowEditor))  # type: ignore[arg-type]
+        assert (error.code, "listens" in error.message) == (ErrorCode.BUSY, True)
+
+
+def test_a_stopping_server_tells_its_clients(slow: SlowEditor) -> None:
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(serving(lambda: slow))
+        running, waiting = (stack.enter_context(Raw(server.endpoint)) for _ in range(2))
+        running.edit("r")
+        waiting.edit("w")
+        eventually(lambda: slow.started)
+        server.stop()
+        for client in (running, waiting):
+            error = client.error()
+            assert (error.code, "stopped" in error.message) == (ErrorCode.UNREACHABLE, True)
+        assert slow.cancelled.wait(5)
+
+
+def serve_command(endpoint: str) -> list[str]:
+    return [sys.executable, "-m", "dfi_server.cli", "serve", "--endpoint", endpoint]
+
+
+@contextlib.contextmanager
+def started(command: list[str], endpoint: str, log: Path, **options: Any) -> Iterator[tuple[ServerInfo, int]]:
+    """start_server, and the id of the process that it started."""
+    before = set(child_ids())
+    info = start_server(command, endpoint, log=log, **options)
+    (pid,) = set(child_ids()) - before
+    try:
+        yield info, pid
+    finally:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def child_ids() -> list[int]:
+    tasks = Path("/proc/self/task").iterdir()
+    return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+
+
+def test_a_real_server_s_whole_life(tiny_home: Path, tmp_path: Path, face: np.ndarray) -> None:
+    endpoint, log = free_endpoint(), tmp_path / "logs" / "server.log"
+    seconds: list[float] = []
+    long = EditRequest(250, 250, 3, "uint8", {"smiling": 0.4}, iterations=1000)
+    with started(serve_command(endpoint), endpoint, log, waiting=seconds.append) as (info, pid):
+        assert info.state in (ServerState.LOADING, ServerState.READY)
+        assert seconds == sorted(seconds) and len(seconds) > 1
+        # It outlives the caller: another session, nothing of the caller's open.
+        assert os.getsid(pid) == pid != os.getsid(0)
+        assert [str(Path(f"/proc/{pid}/fd/{n}").readlink()) for n in (0, 1, 2)] == ["/dev/null", *[str(log)] * 2]
+        with Client(endpoint, timeout=1.0) as client:
+            assert "smiling" in client.attributes()
+            assert start_server(["/does/not/exist"], endpoint, log=log).store == "lfw"  # it is there already
+
+            second = subprocess.run(serve_command(endpoint), capture_output=True, text=True, timeout=60, check=False)
+            assert second.returncode == 1
+            assert second.stderr.count("\n") == 1 and "listens" in second.stderr
+
+            error = failure_of(lambda: client.edit(long, face.data, progress=lambda _: os.kill(pid, signal.SIGTERM)))
+            assert (error.code, "stopped" in error.message) == (ErrorCode.UNREACHABLE, True)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert "Listening" in log.read_text() and "Traceback" not in log.read_text()
+
+
+def client_state(endpoint: str) -> ServerState | None:
+    with Client(endpoint, timeout=0.5) as client, contextlib.suppress(DFIError):
+        return client.status().state
+    return None
+
+
+@pytest.fixture
+def light_server() -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A server process without torch, quick to start; its edits last for ever."""
+    endpoint = free_endpoint()
+    code = f"""
+import time, types
+from dfi_server.errors import DFIError
+from dfi_server.server import serve
+class Editor:
+    store_name, device_name, attributes = "light", "none", ("smiling",)
+    def edit(self, photo, alphas, *, progress, cancelled, **_):
+        while not cancelled():
+            progress(types.SimpleNamespace(iteration=1, iterations=9, loss=1.0))
+            time.sleep(0.01)
+        raise DFIError("cancelled", "Cancelled.")
+serve({endpoint!r}, Editor)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as process:
+        try:
+            eventually(lambda: client_state(endpoint) == ServerState.READY, 20)
+            yield process, endpoint
+        finally:
+            process.kill()
+
+
+def test_sigint_ends_an_idle_server_with_exit_code_0(light_server: tuple[subprocess.Popen[bytes], str]) -> None:
+    process, _ = light_server
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 0
+
+
+def test_a_killed_server_is_noticed_during_an_edit(light_server: tuple[subprocess.Popen[bytes], str]) -> None:
+    process, endpoint = light_server
+    with Client(endpoint) as client:
+        start = time.monotonic()
+        error = failure_of(lambda: client.edit(SMALL, PIXELS, progress=lambda _: process.kill()))
+        assert (error.code, "start it" in error.message) == (ErrorCode.UNREACHABLE, True)
+        assert time.monotonic() - start < 3
+
+
+def test_a_server_that_stands_still_loses_the_impatient_only(
+    light_server: tuple[subprocess.Popen[bytes], str],
+) -> None:
+    process, endpoint = light_server
+    errors: dict[float, DFIError] = {}
+    resumed_at = float("inf")
+
+    def run(timeout: float) -> None:
+        with Client(endpoint, timeout) as client:
+            errors[timeout] = failure_of(
+                lambda: client.edit(SMALL, PIXELS, cancelled=lambda: time.monotonic() > resumed_at + 1)
+            )
+
+    impatient, patient = (threading.Thread(target=run, args=(timeout,)) for timeout in (1.0, 10.0))
+    with Client(endpoint) as watcher:
+        impatient.start()
+        patient.start()
+        eventually(lambda: watcher.status().queued == 1)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(protocol.CLIENT_SILENCE_SECONDS + 0.5)
+        process.send_signal(signal.SIGCONT)
+        resumed_at = time.monotonic()
+        impatient.join()
+        patient.join()
+    assert errors[1.0].code == ErrorCode.UNREACHABLE
+    assert "stopped answering" in errors[1.0].message
+    assert errors[10.0].code == ErrorCode.CANCELLED  # by the client itself, a second later: its edit was kept
+
+
+def test_a_start_that_fails_gives_the_log_s_last_line(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    command = [sys.executable, "-c", "import sys; print('warming up'); sys.exit('dfi: No room at the inn.')"]
+    error = failure_of(lambda: start_server(command, free_endpoint(), log=log))
+    assert error.code == ErrorCode.UNREACHABLE
+    assert "could not start: No room at the inn." in error.message and str(log) in error.message
+    error = failure_of(lambda: start_server([sys.executable, "-c", ""], free_endpoint(), log=tmp_path / "new.log"))
+    assert "could not start" in error.message
+    error = failure_of(lambda: start_server(["/does/not/exist"], free_endpoint(), log=log))
+    assert error.code == ErrorCode.UNREACHABLE and "/does/not/exist" in error.message
+
+
+def test_a_start_that_takes_for_ever_is_ended(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    code = f"import os, pathlib, time; pathlib.Path({str(pid_file)!r}).write_text(str(os.getpid())); time.sleep(60)"
+    command = [sys.executable, "-c", code]
+    error = failure_of(lambda: start_server(command, free_endpoint(), log=tmp_path / "log", timeout=1.0))
+    assert error.code == ErrorCode.TIMEOUT
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text()), 0)
+
+
+def test_a_long_log_is_begun_anew_and_a_short_one_continued(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    for content, kept in ((b"earlier\n", True), (b"earlier\n" * 200_000, False)):
+        log.write_bytes(content)
+        failure_of(lambda: start_server([sys.executable, "-c", "print('now')"], free_endpoint(), log=log))
+        assert log.read_bytes().startswith(b"earlier") == kept
+        assert log.read_bytes().endswith(b"now\n")
+
+
+def test_the_server_gets_none_of_gimp_s_python_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/gimp/python")
+    monkeypatch.setenv("DFI_HOME", "/kept")
+    code = "import os; print(os.environ.get('PYTHONPATH'), os.environ['DFI_HOME'])"
+    error = failure_of(lambda: start_server([sys.executable, "-c", code], free_endpoint(), log=tmp_path / "log"))
+    assert "None /kept" in error.message
+
+
+def test_the_client_needs_only_the_standard_library_and_pyzmq() -> None:
+    code = (
+        "import sys, dfi_server.client\n"
+        "print({m.partition('.')[0] for m in sys.modules} - set(sys.stdlib_module_names))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert {"numpy", "torch", "PIL", "platformdirs"}.isdisjoint(eval(found))
+    assert {"zmq", "dfi_server"} <= eval(found)
