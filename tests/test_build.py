@@ -1,0 +1,363 @@
+"""Building a store: the vectors against a direct computation, and what is left behind when a build goes wrong."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY_ATTRIBUTES, tiny_weights, write_tiny_lfw
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from dfi_server import attributes, build, lfw, vgg
+from dfi_server.errors import DFIError, ErrorCode
+
+FACES = 20
+
+
+@dataclass
+class FaceSet:
+    """A few drawn faces: the files that a build reads, and what it should see in them."""
+
+    archive: Path
+    table: Path
+    weights: Path
+    design: np.ndarray  # (FACES, K) attribute values
+    features: list[np.ndarray]  # per layer (FACES, C, H, W)
+
+    def rows(self) -> Iterator[build.FaceRow]:
+        """The faces as a build gets them."""
+        for (key, jpeg), values in zip(lfw.read_photos(self.archive), self.design, strict=True):
+            yield build.FaceRow(key, lfw.to_frame(lfw.decode(jpeg)), values)
+
+
+@pytest.fixture(scope="module")
+def face_set(tmp_path_factory: pytest.TempPathFactory) -> FaceSet:
+    folder = tmp_path_factory.mktemp("faces")
+    archive, table = write_tiny_lfw(folder, faces=FACES)
+    weights = tiny_weights()
+    save_file(weights, folder / "weights.safetensors")
+    photos = list(lfw.read_photos(archive))
+    values = lfw.read_attributes(table).rows
+    network = vgg.load(weights, torch.device("cpu"))  # in the precision that a build uses on this machine
+    with torch.inference_mode():
+        frames = torch.from_numpy(np.stack([lfw.to_frame(lfw.decode(jpeg)) for _, jpeg in photos]))
+        features = [layer.float().numpy() for layer in network(frames.permute(0, 3, 1, 2) / 255)]
+    design = np.stack([values[key] for key, _ in photos])
+    return FaceSet(archive, table, folder / "weights.safetensors", design, features)
+
+
+def vectors(rows: Iterator[build.FaceRow], method: build.Method = "ridge") -> dict[str, vgg.Features]:
+    return build.accumulate(rows, TINY_ATTRIBUTES, tiny_weights(), method=method, device="cpu").vectors()
+
+
+def cosine(a: Any, b: Any) -> float:
+    a, b = np.asarray(a, np.float64).ravel(), np.asarray(b, np.float64).ravel()
+    return float(a @ b / np.sqrt(a @ a * (b @ b)))
+
+
+def assert_same_direction(a: dict[str, vgg.Features], b: dict[str, vgg.Features]) -> None:
+    assert a.keys() == b.keys()
+    for name, layers in a.items():
+        for one, other in zip(layers, b[name], strict=True):
+            assert cosine(one, other) > 0.9999, name
+
+
+def test_ridge_vectors_are_those_of_a_ridge_regression(face_set: FaceSet) -> None:
+    """Against numpy on the stacked features of all photos: centred, in standard units, k = build.RIDGE."""
+    design = (face_set.design - face_set.design.mean(axis=0)) / face_set.design.std(axis=0)
+    solution = np.linalg.inv(design.T @ design + build.RIDGE * np.eye(len(TINY_ATTRIBUTES))) @ design.T
+    found = vectors(face_set.rows())
+    assert tuple(found) == TINY_ATTRIBUTES
+    for position, name in enumerate(TINY_ATTRIBUTES):
+        for layer, features in zip(found[name], face_set.features, strict=True):
+            expected = np.tensordot(solution[position], features - features.mean(axis=0), axes=1)
+            assert layer.shape == expected.shape
+            np.testing.assert_allclose(layer, expected, atol=2e-3 * np.abs(expected).max())
+
+
+def test_mean_vectors_are_differences_of_means(face_set: FaceSet) -> None:
+    """The paper's: with the attribute minus without, on values' signs."""
+    found = vectors(face_set.rows(), "mean")
+    for position, name in enumerate(TINY_ATTRIBUTES):
+        has = face_set.design[:, position] > 0
+        for layer, features in zip(found[name], face_set.features, strict=True):
+            expected = features[has].mean(axis=0) - features[~has].mean(axis=0)
+            np.testing.assert_allclose(layer, expected, atol=2e-3 * np.abs(expected).max())
+
+
+def test_ridge_holds_correlated_attributes_still() -> None:
+    """Features that follow attribute 0 alone: the mean difference of a correlated attribute 1 shows them, ridge not."""
+    rng = np.random.default_rng(0)
+    cause = rng.normal(size=2000)
+    values = np.stack([cause, cause + 0.5 * rng.normal(size=2000)], axis=1).astype(np.float32)
+    features = torch.from_numpy(values[:, :1] * np.array([1, -2, 3], np.float32)).reshape(2000, 3, 1, 1)
+    lengths = {}
+    for method in ("ridge", "mean"):
+        sums = build.Sums(("cause", "follower"), method, torch.device("cpu"))
+        for part in range(0, 2000, 500):
+            sums.add(torch.from_numpy(values[part : part + 500]), [features[part : part + 500]] * 3)
+        found = sums.vectors()
+        lengths[method] = (found["follower"][0].norm() / found["cause"][0].norm()).item()
+    assert lengths["ridge"] < 0.05
+    assert lengths["mean"] > 0.7
+
+
+@settings(max_examples=30, deadline=None)
+@given(scale=st.sampled_from([10, 1e-3, 1e4, 1e-9]), offset=st.floats(-3, 3), column=st.integers(0, 5))
+def test_the_unit_and_zero_of_an_attribute_do_not_matter(
+    scale: float, offset: float, column: int, face_set: FaceSet
+) -> None:
+    """LFW's real-valued scores have no unit: a column scaled and shifted gives the same vectors."""
+    found = []
+    for factor, shift in ((1, 0), (scale, offset * scale)):
+        values = torch.from_numpy(face_set.design).clone()
+        values[:, column] = values[:, column] * factor + shift
+        sums = build.Sums(TINY_ATTRIBUTES, "ridge", torch.device("cpu"))
+        sums.add(values, [torch.from_numpy(layer) for layer in face_set.features])
+        found.append(sums.vectors())
+    assert_same_direction(*found)
+
+
+@settings(max_examples=40, deadline=None)
+@given(constant=st.floats(-1e5, 1e5, width=32), method=st.sampled_from(["ridge", "mean"]), seed=st.integers(0, 99))
+def test_an_attribute_that_never_varies_is_left_out(constant: float, method: build.Method, seed: int) -> None:
+    """At any value: what rounding leaves of its variance must not pass for a signal."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(200, 3)).astype(np.float32)
+    values[:, 1] = constant
+    sums = build.Sums(("a", "constant", "c"), method, torch.device("cpu"))
+    sums.add(torch.from_numpy(values), [torch.from_numpy(rng.random((200, 2, 1, 1), np.float32))] * 3)
+    assert list(sums.vectors()) == ["a", "c"]
+
+
+def test_features_come_in_one_pass_however_they_are_batched(face_set: FaceSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = vectors(face_set.rows())
+    monkeypatch.setattr(build, "_BATCH", 7)  # the last batch has 6, the last forward pass of a batch 1
+    done: list[int] = []
+    sums = build.accumulate(
+        face_set.rows(), TINY_ATTRIBUTES, tiny_weights(), device="cpu", progress=lambda count: done.append(count)
+    )
+    assert_same_direction(whole, sums.vectors())
+    assert sums.photos == done[-1] == FACES
+
+
+def test_gaps_between_photos_and_rows_are_counted_and_not_fatal(
+    face_set: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DFI_HOME", str(tmp_path))
+    lines = face_set.table.read_text().splitlines()
+    lines[2:5] = ["Face Number0\t1\tbroken", *(line.replace("Number", "Elsewhere") for line in lines[3:5])]
+    table = tmp_path / "gaps.txt"
+    table.write_text("\n".join(lines))
+    archive = tmp_path / "gaps.tgz"
+    with tarfile.open(face_set.archive) as source, tarfile.open(archive, "w:gz") as target:
+        for member in source:
+            content = source.extractfile(member).read()
+            if "Number7" in member.name or "Number9/" in member.name:
+                content = content[: len(content) // 2]
+                member.size = len(content)
+            target.addfile(member, io.BytesIO(content))
+
+    store, report = build.build_lfw("gaps", tiny_weights(), archive, table, device="cpu")
+    # without a row: photos 0, 1, 2; unreadable: the broken line, photos 7 and 9; rows without a photo: two elsewhere
+    assert report == build.BuildReport(FACES - 5, 3, 2, 3)
+    assert store.info.photos == FACES - 5
+
+    _, limited = build.build_lfw("gaps", tiny_weights(), archive, table, device="cpu", limit=8)
+    assert (limited.photos, limited.rows_without_photo) == (8, 2)
+
+    held_out = {"Face_Number15_0001", "Face_Number16_0001"}
+    _, kept = build.build_lfw(
+        "gaps", tiny_weights(), archive, table, device="cpu", keep=lambda key: key not in held_out
+    )
+    assert (kept.photos, kept.rows_without_photo) == (FACES - 7, 2)
+
+
+@pytest.fixture
+def build_new(face_set: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., attributes.Store]:
+    """`build_new()` builds the store "new" in an empty DFI_HOME."""
+    monkeypatch.setenv("DFI_HOME", str(tmp_path))
+
+    def run(**options: Any) -> attributes.Store:
+        files = {"weights": tiny_weights(), "archive": face_set.archive, "attribute_file": face_set.table}
+        return build.build_lfw("new", **(files | {"device": "cpu"} | options))[0]
+
+    return run
+
+
+def refusal(action: Callable[[], object], code: ErrorCode) -> str:
+    with pytest.raises(DFIError) as caught:
+        action()
+    assert caught.value.code is code
+    return caught.value.message
+
+
+def test_a_build_that_cannot_learn_anything_is_refused(
+    build_new: Callable[..., attributes.Store], face_set: FaceSet, tmp_path: Path
+) -> None:
+    lines = face_set.table.read_text().splitlines()
+    strangers, uniform = tmp_path / "strangers.txt", tmp_path / "uniform.txt"
+    strangers.write_text("\n".join(line.replace("Face", "Stranger") for line in lines))
+    uniform.write_text("\n".join(lines[:2] + [f"Face Number{i}\t1" + "\t1" * 6 for i in range(FACES)]))
+    message = refusal(lambda: build_new(attribute_file=strangers), ErrorCode.BAD_DATA)
+    assert str(strangers) in message
+    assert "deep-funneled" in message
+    refusal(lambda: build_new(attribute_file=uniform), ErrorCode.BAD_DATA)
+    refusal(lambda: build_new(limit=1), ErrorCode.BAD_DATA)
+    refusal(lambda: attributes.open_store("new"), ErrorCode.NO_STORE)
+
+
+def test_a_build_from_damaged_files_keeps_the_previous_store(
+    build_new: Callable[..., attributes.Store], face_set: FaceSet, tmp_path: Path
+) -> None:
+    before = build_new().info
+    cut = tmp_path / "cut.tgz"
+    cut.write_bytes(face_set.archive.read_bytes()[:-50])
+    assert str(cut) in refusal(lambda: build_new(archive=cut), ErrorCode.BAD_DATA)
+    refusal(lambda: build_new(archive=tmp_path / "absent.tgz"), ErrorCode.BAD_DATA)
+    refusal(lambda: build_new(attribute_file=tmp_path / "absent.txt"), ErrorCode.BAD_DATA)
+    assert attributes.open_store("new").info == before
+    assert build_new(method="mean").info.method == "mean difference"
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from dfi_server import build, vgg
+from dfi_server.errors import DFIError
+weights, archive, table = map(Path, sys.argv[1:])
+def run(**options):
+    return build.build_lfw("new", vgg.read_weights(weights), archive, table, device="cpu", **options)
+"""
+
+
+def child(code: str, weights: Path, archive: Path, table: Path) -> "subprocess.Popen[str]":
+    """Build in a process of its own, with the state folder of this one."""
+    arguments = [sys.executable, "-c", CHILD + code, str(weights), str(archive), str(table)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_full_disk_is_a_sentence_and_keeps_the_previous_store(
+    build_new: Callable[..., attributes.Store], face_set: FaceSet
+) -> None:
+    """A limit on the size of files stands for the full disk: it stops a write in its middle all the same."""
+    store = build_new().path
+    before = {path.name: path.read_bytes() for path in store.iterdir()}
+    code = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))  # the network fits, the vectors do not
+try:
+    run(method="mean")
+except DFIError as error:
+    print(error.code, error)
+"""
+    with child(code, face_set.weights, face_set.archive, face_set.table) as full:
+        out, err = full.communicate(timeout=120)
+    assert out.startswith("no_space ")
+    assert str(store.parent) in out
+    assert "Traceback" not in err
+    assert {path.name: path.read_bytes() for path in store.iterdir()} == before
+    assert [path.name for path in store.parent.iterdir()] == ["new"]
+    assert build_new(method="mean").info.method == "mean difference"
+
+
+def test_a_build_killed_while_it_reads_faces_leaves_the_previous_store(
+    build_new: Callable[..., attributes.Store], face_set: FaceSet, tmp_path: Path
+) -> None:
+    before = build_new().info
+    archive = tmp_path / "endless.tgz"
+    jpegs = [jpeg for _, jpeg in lfw.read_photos(face_set.archive)]
+    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+        for i in range(4000):
+            member = tarfile.TarInfo(f"A/A_{i:04d}.jpg")
+            member.size = len(jpegs[i % FACES])
+            tar.addfile(member, io.BytesIO(jpegs[i % FACES]))
+    table = tmp_path / "endless.txt"
+    rows = (f"A\t{i}\t{1 if i % 2 else -1}" for i in range(4000))
+    table.write_text("\n".join(["#\tperson\timagenum\tSmiling", *rows]))
+
+    with child("run(progress=lambda n, _: print(n, flush=True))", face_set.weights, archive, table) as building:
+        assert building.stdout is not None
+        done = next(int(line) for line in building.stdout if int(line) > 70)
+        building.kill()
+    assert building.returncode == -signal.SIGKILL
+    assert done < 4000
+    assert attributes.open_store("new").info == before
+    assert build_new(method="mean").info.method == "mean difference"
+
+
+def test_a_build_killed_while_it_writes_never_leaves_half_a_store(
+    build_new: Callable[..., attributes.Store], face_set: FaceSet
+) -> None:
+    """Killed at many moments: what is there opens, is whole, and its vectors belong to its network."""
+    build_new()
+    code = """
+import dataclasses, os, random, signal, time
+import torch
+from dfi_server import attributes
+torch.set_num_threads(1)
+store = attributes.open_store("new")
+vectors = {name: store.vector(name) for name in store.info.attributes}
+networks = [vgg.read_weights(weights)]
+networks.append({key: 2 * value for key, value in networks[0].items()})
+infos = [dataclasses.replace(store.info, network_sha256=vgg.fingerprint(network)) for network in networks]
+for attempt in range(30):
+    pid = os.fork()
+    if pid == 0:
+        while True:
+            for network, info in zip(networks, infos):
+                attributes.write_store("new", info, network, vectors)
+    time.sleep(0.02 + 0.05 * random.random())
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    folder = store.path if store.path.exists() else store.path.with_name(".old-new")  # between its two renames
+    left = attributes.Store(folder)
+    left.weights()
+    assert all(len(left.vector(name)) == 3 for name in left.info.attributes)
+    print(infos.index(left.info))
+"""
+    with child(code, face_set.weights, face_set.archive, face_set.table) as killing:
+        out, err = killing.communicate(timeout=120)
+    assert err == ""
+    assert out.split().count("0") + out.split().count("1") == 30
+    assert {*out.split()} == {"0", "1"}  # so it did get to write
+    assert build_new().name == "new"
+
+
+@pytest.mark.data
+def test_the_real_network_and_real_scores_take_less_than_4_gb(data_dir: Path, tmp_path: Path) -> None:
+    code = """
+import resource, sys
+from dfi_server.cli import main
+code = main(sys.argv[1:])
+unit = 1024**3 if sys.platform == "darwin" else 1024**2
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)  # GiB
+sys.exit(code)
+"""
+    files = {"--vgg19": "vgg19-conv5_1.pth", "--lfw": "lfw-deepfunneled.tgz"}
+    files |= {"--attributes": "lfw_attributes_real2999.txt"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "setup", "--limit", "130", "--device", "cpu"]
+        + [str(text) for option, name in files.items() for text in (option, data_dir / name)],
+        env={**os.environ, "DFI_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    summary, peak = done.stdout.splitlines()
+    assert "73 attribute vectors" in summary
+    assert "from 130 photos" in summary
+    assert float(peak) < 4
