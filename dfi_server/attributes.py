@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -42,6 +43,7 @@ class StoreInfo:
     method: str
     built: str  # ISO 8601 date
     frame_size: int
+    landmarks: tuple[tuple[float, float], ...]  # faces.LANDMARKS in LFW's 250x250 layout
     layers: tuple[str, ...] = vgg.LAYERS
     format: int = _FORMAT
 
@@ -61,7 +63,7 @@ class Store:
             with safetensors.safe_open(path / _VECTORS, framework="pt") as file:
                 fields = json.loads(file.metadata()["dfi"])
                 keys = set(file.keys())
-            self.info = StoreInfo(**{**fields, **{k: tuple(fields[k]) for k in ("attributes", "layers")}})
+            self.info = StoreInfo(**{**fields, **{k: tuple(fields[k]) for k in ("attributes", "layers", "landmarks")}})
         except (OSError, safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
             raise self._damaged() from error
         wanted = {f"{name}/{layer}" for name in self.info.attributes for layer in self.info.layers}
@@ -72,6 +74,11 @@ class Store:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def canonical_landmarks(self) -> np.ndarray:
+        """faces.LANDMARKS in LFW's 250x250 layout, (5, 2): where the vectors expect them."""
+        return np.array(self.info.landmarks)
 
     def weights(self) -> dict[str, Tensor]:
         """The network's weights, checked against the fingerprint that the vectors were built with."""

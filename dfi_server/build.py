@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dfi_server import attributes, lfw, vgg
+from dfi_server import attributes, faces, lfw, vgg
 from dfi_server.errors import DFIError, ErrorCode
 
 Method = Literal["ridge", "mean"]
@@ -31,6 +31,7 @@ RIDGE = 20.0
 _BATCH = 64  # photos per update of the sums: updating them touches 0.3 GB, so it must not happen for each photo
 _FORWARD = 2  # photos per forward pass on the CPU, where larger batches fall out of the cache
 _FORWARD_CUDA = 64
+_LANDMARK_PHOTOS = 1000  # enough for medians to a fraction of a pixel
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ def build_lfw(
     table = lfw.read_attributes(attribute_file)
     expected = min(limit or len(table.rows), sum(map(keep, table.rows)))
     counts = {"orphan": 0, "met": 0, "unreadable": table.skipped}
+    landmarks: list[np.ndarray] = []
 
     def rows() -> Iterator[FaceRow]:
         found = 0
@@ -130,12 +132,14 @@ def build_lfw(
                 continue
             counts["met"] += 1
             if found != limit and keep(key):
-                frame = lfw.decode(jpeg)
-                if frame is None:
+                photo = lfw.decode(jpeg)
+                if photo is None:
                     counts["unreadable"] += 1
                     continue
                 found += 1
-                yield FaceRow(key, frame, table.rows[key])
+                if len(landmarks) < _LANDMARK_PHOTOS:
+                    landmarks.append(faces.lfw_landmarks(photo))
+                yield FaceRow(key, lfw.to_frame(photo), table.rows[key])
 
     sums = accumulate(
         rows(), table.names, weights, method=method, device=device, progress=lambda n: progress(n, expected)
@@ -157,6 +161,7 @@ def build_lfw(
         method=f"ridge k={RIDGE:g}" if method == "ridge" else "mean difference",
         built=datetime.date.today().isoformat(),
         frame_size=lfw.FRAME_SIZE,
+        landmarks=tuple((float(x), float(y)) for x, y in np.median(landmarks, axis=0)),
     )
     store = attributes.write_store(name, info, weights, vectors)
     report = BuildReport(sums.photos, counts["orphan"], len(table.rows) - counts["met"], counts["unreadable"])

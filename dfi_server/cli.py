@@ -28,6 +28,7 @@ from dfi_server import (
     build,
     client,
     contact_sheet,
+    faces,
     lfw,
     paths,
     photo,
@@ -91,6 +92,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_edit(edit)
     edit.set_defaults(run=_edit)
 
+    found = commands.add_parser("faces", help="find the faces in a photo")
+    found.add_argument("input", type=Path)
+    found.add_argument("--draw", type=Path, metavar="FILE", help="write a copy with boxes, numbers and landmarks")
+    found.add_argument("--json", action="store_true", help="as JSON")
+    _add_store(found)
+    found.set_defaults(run=_faces)
+
     strip = commands.add_parser("strip", help="one picture with an edit at several alphas")
     strip.add_argument("input", type=Path)
     strip.add_argument("output", type=Path)
@@ -116,7 +124,10 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_edit(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--box", type=_box, metavar="X,Y,W,H", help="the face, brow to chin and ear to ear")
+    parser.add_argument("--face", type=_face, default="largest", metavar="N|largest|all", help="see 'dfi faces'")
+    parser.add_argument(
+        "--box", type=_box, metavar="X,Y,W,H", help="edit only in there; the face itself where none is found in it"
+    )
     parser.add_argument("--iterations", type=_positive, metavar="N", help="of L-BFGS")
     _add_device(parser)
     _add_store(parser)
@@ -127,6 +138,10 @@ def _positive(text: str) -> int:
     if value < 1:
         raise ValueError
     return value
+
+
+def _face(text: str) -> pipeline.FaceChoice:
+    return text if text in ("largest", "all") else _positive(text)  # type: ignore[return-value]
 
 
 def _box(text: str) -> tuple[int, int, int, int]:
@@ -189,6 +204,22 @@ def _attributes(options: argparse.Namespace) -> None:
     print(json.dumps(names) if options.json else "\n".join(names))
 
 
+def _faces(options: argparse.Namespace) -> None:
+    if options.draw:
+        photo.check_writable(options.draw)
+    source = photo.read(options.input)
+    found = faces.find_faces(source.pixels, attributes.open_store(options.store).canonical_landmarks)
+    if options.json:
+        print(json.dumps([{"box": face.box, "landmarks": face.landmarks.tolist()} for face in found]))
+    elif not found:
+        print(f"{options.input}: no face was found")
+    else:
+        for number, face in enumerate(found, start=1):
+            print(f"{number}: --box {','.join(map(str, face.box))}")
+    if options.draw:
+        photo.write(options.draw, photo.Photo(np.asarray(contact_sheet.draw_faces(source.pixels, found))))
+
+
 def _edit(options: argparse.Namespace) -> None:
     alphas = parse_alphas(options.set)
     photo.check_writable(options.output)
@@ -206,6 +237,7 @@ def _edit_here(pixels: photo.Pixels, alphas: dict[str, float], options: argparse
         edit = editor.edit(
             pixels,
             alphas,
+            face=options.face,
             box=options.box,
             iterations=options.iterations,
             progress=lambda state: _advance(bar, state.iteration, state.iterations),
@@ -251,6 +283,7 @@ def _strip(options: argparse.Namespace) -> None:
             edit = editor.edit(
                 source.pixels,
                 {name: alpha},
+                face=options.face,
                 box=options.box,
                 iterations=options.iterations,
                 progress=lambda state: _advance(bar, state.iteration, state.iterations),

@@ -1,21 +1,23 @@
-"""Labelled rows of pictures, to look at edits side by side."""
+"""Pictures for people to look at: labelled rows of edits side by side, and the faces found in a photo."""
 
 from collections.abc import Sequence
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from dfi_server.faces import Face
+from dfi_server.photo import Pixels, to_8bit
 
 _LABEL_HEIGHT = 26
 _GAP = 4
 
 
 def contact_sheet(
-    rows: Sequence[Sequence[np.ndarray]],
+    rows: Sequence[Sequence[Pixels]],
     column_labels: Sequence[str],
     *,
     cell: int = 250,
 ) -> Image.Image:
-    """Lay out rows of pictures, (H, W, 3) or (H, W, 1) uint8 each, under column labels.
+    """Lay out rows of pictures, (H, W, 3) or (H, W, 1) each, under column labels.
 
     Every picture is scaled to fit a square of `cell` pixels.
     """
@@ -30,8 +32,27 @@ def contact_sheet(
         draw.text((centre, _LABEL_HEIGHT / 2 + _GAP / 2), label, fill="black", font=font, anchor="mm")
     for i, row in enumerate(rows):
         for j, pixels in enumerate(row):
-            picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
+            picture = _picture(pixels)
             scale = cell / max(picture.size)
             picture = picture.resize((round(picture.width * scale), round(picture.height * scale)))
             sheet.paste(picture, (_GAP + j * (cell + _GAP), _LABEL_HEIGHT + _GAP + i * (cell + _GAP)))
     return sheet
+
+
+def draw_faces(pixels: Pixels, faces: Sequence[Face]) -> Image.Image:
+    """A copy of a photo with each face's box, number (from 1) and landmarks drawn on it, 8-bit RGB."""
+    picture = _picture(pixels)
+    draw = ImageDraw.Draw(picture)
+    for number, face in enumerate(faces, start=1):
+        x, y, width, height = face.box
+        line = max(1, width // 80)
+        draw.rectangle((x, y, x + width, y + height), outline="yellow", width=line)
+        draw.text((x + 2 * line, y + 2 * line), str(number), fill="yellow", font=ImageFont.load_default(size=width / 6))
+        for px, py in face.landmarks:
+            draw.circle((px, py), 1.5 * line, fill="lime")
+    return picture
+
+
+def _picture(pixels: Pixels) -> Image.Image:
+    pixels = to_8bit(pixels)
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("RGB")

@@ -3,15 +3,18 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 
-from dfi_server import attributes, reconstruct, vgg
+from dfi_server import attributes, faces, lfw, reconstruct, vgg
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.frame import Frame, cut, paste
-from dfi_server.photo import Box, Patch, Pixels
+from dfi_server.photo import Box, Patch, Pixels, merge, within
 from dfi_server.protocol import DTYPE_BYTES, MAX_ITERATIONS, MAX_PIXELS
+
+FaceChoice: TypeAlias = int | Literal["largest", "all"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Edit:
-    """The edited rectangle, and what the solver did for it; `seconds` is the solver's time."""
+    """The edited rectangle, and what the solver did for it; `loss` is the mean over faces."""
 
     patch: Patch
     iterations: int
@@ -57,23 +60,31 @@ class Editor:
     def attributes(self) -> tuple[str, ...]:
         return self.store.info.attributes
 
+    def find_faces(self, photo: Pixels) -> list[faces.Face]:
+        """The faces of a photo (see `edit`), largest first: the first is face 1. Raises DFIError(BAD_IMAGE)."""
+        _check_photo(photo)
+        return faces.find_faces(photo, self.store.canonical_landmarks)
+
     def edit(
         self,
         photo: Pixels,
         alphas: Mapping[str, float],
         *,
+        face: FaceChoice = "largest",
         box: Box | None = None,
         iterations: int | None = None,
         progress: Callable[[Progress], None] = lambda state: None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Edit:
-        """Give the face in `photo` the attributes `alphas`, each as strong as its alpha.
+        """Give faces in `photo` the attributes `alphas`, each as strong as its alpha.
 
         `photo`: (H, W, 3) or (H, W, 1), sRGB, uint8, uint16, or float32 in [0, 1]; it is not changed.
         `alphas`: attribute -> alpha in [-2, 2], the shift's length as a fraction of |phi(x)|.
-        `box`: x, y, width, height of the face frame in the photo; None: the photo is laid out as LFW's.
-        `iterations`: of L-BFGS, 1 to MAX_ITERATIONS; None: reconstruct.ITERATIONS.
-        `cancelled` is asked between iterations. Raises DFIError: BAD_IMAGE, BAD_BOX, NO_FACE, BAD_ALPHA,
+        `face`: "largest", "all", or a number from 1 as `find_faces` orders them.
+        `box`: x, y, width, height: only faces in it are edited, and nothing outside it. Where no face is found in it,
+        the box itself is taken for one, brow to chin and ear to ear.
+        `iterations`: of L-BFGS for each face, 1 to MAX_ITERATIONS; None: reconstruct.ITERATIONS.
+        `cancelled` is asked between iterations. Raises DFIError: BAD_IMAGE, TOO_LARGE, BAD_BOX, NO_FACE, BAD_ALPHA,
         UNKNOWN_ATTRIBUTE, BAD_REQUEST, CANCELLED, OUT_OF_MEMORY.
         """
         count = reconstruct.ITERATIONS if iterations is None else iterations
@@ -82,32 +93,66 @@ class Editor:
         attributes.check_alphas(alphas)
         self.store.check_names(list(alphas))
         _check_photo(photo)
-        size = (photo.shape[1], photo.shape[0])
-        frame = Frame.of_lfw_layout(size) if box is None else Frame.of_box(box, size)
-
-        def report(state: reconstruct.Iteration) -> None:
-            progress(Progress(state.iteration, count, state.loss))
-            if cancelled():
-                raise DFIError(ErrorCode.CANCELLED, "The edit was cancelled.")
-
+        frames = self._frames(photo, face, box)
         start = time.perf_counter()
+        patches, states = [], []
         try:
-            face = cut(photo, frame).to(self.device)
-            solved = reconstruct.reconstruct(
-                self.network,
-                face,
-                lambda phi: attributes.shift(self.store, alphas, phi),
-                iterations=count,
-                callback=report,
-            )
-            seconds = time.perf_counter() - start
-            patch = paste(photo, frame, (solved.image - face).float())
+            for done, frame in enumerate(frames):
+
+                def report(state: reconstruct.Iteration, before: int = done * count) -> None:
+                    progress(Progress(before + state.iteration, len(frames) * count, state.loss))
+                    if cancelled():
+                        raise DFIError(ErrorCode.CANCELLED, "The edit was cancelled.")
+
+                image = cut(photo, frame).to(self.device)
+                state = reconstruct.reconstruct(
+                    self.network,
+                    image,
+                    lambda phi: attributes.shift(self.store, alphas, phi),
+                    iterations=count,
+                    callback=report,
+                )
+                patches.append(paste(photo, frame, image, state.change))
+                states.append(state)
+            patch = merge(photo, patches)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise DFIError(
                 ErrorCode.OUT_OF_MEMORY,
                 f"The edit did not fit into the memory of {self.device_name}: close other programs, or use the CPU.",
             ) from error
-        return Edit(patch, solved.iteration, solved.evaluations, solved.loss, seconds)
+        return Edit(
+            patch if box is None else within(patch, box),
+            iterations=sum(state.iteration for state in states),
+            evaluations=sum(state.evaluations for state in states),
+            loss=sum(state.loss for state in states) / len(states),
+            seconds=time.perf_counter() - start,
+        )
+
+    def _frames(self, photo: Pixels, face: FaceChoice, box: Box | None) -> list[Frame]:
+        """Where the chosen faces are. Raises DFIError(NO_FACE | BAD_BOX)."""
+        size = (photo.shape[1], photo.shape[0])
+        in_box = Frame.of_box(box, size) if box is not None else None
+        found = faces.find_faces(photo, self.store.canonical_landmarks)
+        if box is not None:
+            found = [each for each in found if faces.overlap(each.box, box) > 0.5]
+        if not found and in_box:
+            return [in_box]
+        if not found and size == (lfw.PHOTO_SIZE, lfw.PHOTO_SIZE):  # LFW's own size: its own layout
+            return [Frame.of_box(lfw.FRAME_BOX, size)]
+        if not found:
+            raise DFIError(
+                ErrorCode.NO_FACE,
+                "No face was found in the photo: say where it is with a box around it, from brow to chin and ear to "
+                "ear (--box X,Y,W,H on the command line, a selection in GIMP).",
+            )
+        if face == "largest":
+            found = found[:1]
+        elif face != "all":
+            if not 1 <= face <= len(found):
+                there = "one face" if len(found) == 1 else f"{len(found)} faces"
+                raise DFIError(ErrorCode.NO_FACE, f"There is no face {face}: the photo has {there}, numbered from 1.")
+            found = [found[face - 1]]
+        return [faces.align(each.landmarks, self.store.canonical_landmarks) for each in found]
 
 
 def _check_photo(photo: Pixels) -> None:

@@ -75,11 +75,16 @@ def align(landmarks: np.ndarray, canonical: np.ndarray) -> Frame:
     return Frame.of_lfw_similarity(_similarity(canonical, landmarks))
 
 
-def canonical_landmarks(photos: Iterator[np.ndarray]) -> np.ndarray:
-    """Where the landmarks lie in LFW's layout, (5, 2): medians over `photos`, each (250, 250, 3) uint8."""
-    rectangle = dlib.rectangle(*map(round, _LFW_RECTANGLE))
-    points = np.array([_points(_predictor()(photo, rectangle)) for photo in photos])
-    return np.asarray(np.median(points, axis=0))
+def overlap(first: Box, second: Box) -> float:
+    """The area that two boxes share, as a fraction of the smaller one's."""
+    width = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
+    height = min(first[1] + first[3], second[1] + second[3]) - max(first[1], second[1])
+    return max(width, 0) * max(height, 0) / min(first[2] * first[3], second[2] * second[3])
+
+
+def lfw_landmarks(photo: np.ndarray) -> np.ndarray:
+    """The landmarks (5, 2) of a photo in LFW's layout, (250, 250, 3) uint8. A store keeps their medians over LFW."""
+    return _points(_predictor()(photo, dlib.rectangle(*map(round, _LFW_RECTANGLE))))
 
 
 def _search(photo: Pixels, picture: Image.Image, tilt: float, canonical: np.ndarray) -> Iterator[Face]:
@@ -147,8 +152,8 @@ def _same(face: Face, other: Face) -> bool:
 
 def _picture(photo: Pixels, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """What the detector sees: (H, W, 3) uint8 of `size` (width, height), `matrix` mapping its pixels to the photo's."""
-    pixels = warp(photo, matrix, size)[0].permute(1, 2, 0)
-    return np.ascontiguousarray((pixels * 255).round().byte().expand(-1, -1, 3).numpy())
+    pixels = np.rint(warp(photo, matrix, size) * 255).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
 
 
 def _points(shape: "dlib.full_object_detection") -> np.ndarray:

@@ -10,22 +10,23 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dfi_server import lfw
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.photo import Box, Patch, Pixels
+from dfi_server.reconstruct import Change
 
 MIN_BOX = 16
 """The smallest side of a box, in photo pixels, that is taken for a face."""
 
-FEATHER = 0.12
-"""Width of the soft border of an edit, as a fraction of the frame."""
-
+_MASK_FULL = 0.25  # of Change.place: from there up the patch covers the photo altogether
+_COLOUR_BLUR = 2.0  # frame pixels
+_NOVELTY_LOW, _NOVELTY_HIGH = 0.025, 0.067  # of the residual's local contrast, in units of white
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # Rec. ITU-R BT.601
 _STRIP = 512  # rows of the photo that are brought back at a time, which bounds the memory of a large face
 
 
@@ -50,27 +51,6 @@ class Frame:
                 ErrorCode.BAD_BOX,
                 f"The box {x},{y},{width},{height} is not inside the photo of {photo_width} x {photo_height} pixels.",
             )
-        return Frame._of_rectangle(x, y, width, height)
-
-    @staticmethod
-    def of_lfw_layout(photo_size: tuple[int, int]) -> "Frame":
-        """The frame in a photo laid out like LFW's: square, the face where deep funneling puts it.
-
-        Raises DFIError(NO_FACE) for a photo of another shape.
-        """
-        width, height = photo_size
-        if min(width, height) < MIN_BOX or abs(width - height) > 0.02 * width:
-            raise DFIError(
-                ErrorCode.NO_FACE,
-                f"A photo of {width} x {height} pixels is not laid out like LFW's (square, the face in the middle): "
-                "say where the face is with a box from brow to chin and ear to ear (--box X,Y,W,H).",
-            )
-        scale_x, scale_y = width / lfw.PHOTO_SIZE, height / lfw.PHOTO_SIZE
-        x, y, w, h = lfw.FRAME_BOX
-        return Frame._of_rectangle(x * scale_x, y * scale_y, w * scale_x, h * scale_y)
-
-    @staticmethod
-    def _of_rectangle(x: float, y: float, width: float, height: float) -> "Frame":
         return Frame(np.array([[width / lfw.FRAME_SIZE, 0, x], [0, height / lfw.FRAME_SIZE, y]]))
 
     @staticmethod
@@ -87,10 +67,9 @@ class Frame:
 
     def bounds(self, photo_size: tuple[int, int]) -> Box:
         """The smallest box of whole photo pixels that holds the frame, as far as it lies in the photo."""
-        side = lfw.FRAME_SIZE
-        corners = self.matrix @ np.array([[0, side, 0, side], [0, 0, side, side], [1, 1, 1, 1]])
-        low = np.clip(np.floor(corners.min(axis=1) + 1e-6), 0, photo_size).astype(int)
-        high = np.clip(np.ceil(corners.max(axis=1) - 1e-6), 0, photo_size).astype(int)
+        low, high = _extent(self.matrix, (lfw.FRAME_SIZE, lfw.FRAME_SIZE))
+        low = np.clip(np.floor(low + 1e-6), 0, photo_size).astype(int)
+        high = np.clip(np.ceil(high - 1e-6), 0, photo_size).astype(int)
         return int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1])
 
     def inverse(self) -> np.ndarray:
@@ -101,50 +80,105 @@ class Frame:
 
 def cut(photo: Pixels, frame: Frame) -> Tensor:
     """The face frame of a photo: (H, W, C) of any dtype to (1, 3, FRAME_SIZE, FRAME_SIZE) float32 in [0, 1]."""
-    return warp(photo, frame.matrix, (lfw.FRAME_SIZE, lfw.FRAME_SIZE)).expand(1, 3, -1, -1)
+    face = warp(photo, frame.matrix, (lfw.FRAME_SIZE, lfw.FRAME_SIZE))
+    return torch.from_numpy(face).permute(2, 0, 1).unsqueeze(0).expand(1, 3, -1, -1)
 
 
-def warp(photo: Pixels, matrix: np.ndarray, size: tuple[int, int]) -> Tensor:
+def warp(photo: Pixels, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resample a photo: `matrix` (2, 3) maps the result's pixels to the photo's, `size` is its width and height.
 
-    Returns (1, C, height, width) float32 in [0, 1]. Beyond the photo's edge its border pixels go on.
+    Returns (height, width, C) float32 in [0, 1]. Beyond the photo's edge its border pixels go on.
     """
+    limits = np.array([photo.shape[1], photo.shape[0]])
+    low, high = _extent(matrix, size)
+    margin = 2 + scale_of(matrix)  # for the interpolation's support
+    low = np.clip(np.floor(low - margin), 0, limits - 1).astype(int)
+    high = np.clip(np.ceil(high + margin), low + 1, limits).astype(int)
+    region = np.ascontiguousarray(photo[low[1] : high[1], low[0] : high[0]])
+    coarse = high - low
+    if scale_of(matrix) > 1:  # low-pass before sampling more coarsely
+        coarse = np.maximum(1, np.rint(coarse / scale_of(matrix))).astype(int)
+        region = cv2.resize(region, (int(coarse[0]), int(coarse[1])), interpolation=cv2.INTER_AREA)
+    ratio = coarse / (high - low)
+    to_region = ratio[:, None] * (matrix - np.hstack([np.zeros((2, 2)), low[:, None]]))
+    return np.asarray(np.clip(_sample(to_unit(region), to_region, size), 0, 1))
+
+
+def paste(photo: Pixels, frame: Frame, image: Tensor, change: Change) -> Patch:
+    """Carry out on the photo, at its own resolution, the change that was found for its frame.
+
+    `image`: the frame (1, 3, FRAME_SIZE, FRAME_SIZE) as it was cut. The photo's own pixels are moved and the residual
+    is added, so that skin and grain stay. Two things keep the frame's coarseness out of the photo: the residual's
+    colour is smoothed, its brightness is not (noise in it is mostly colour); and where the residual paints something
+    new, detail finer than the frame's, which belongs to what was there before, is taken away.
+    """
+    x, y, width, height = frame.bounds((photo.shape[1], photo.shape[0]))
+    residual = _smooth_colour(_to_numpy(change.residual))
+    # moved photo and moved frame differ by the detail that the frame is too coarse to hold
+    frame_maps = {
+        "motion": _to_numpy(change.motion) @ frame.matrix[:, :2].T.astype(np.float32),
+        "coarse": _to_numpy(change.moved(image)),
+        "residual": residual,
+        "novelty": _novelty(residual),
+        "mask": np.clip(_to_numpy(change.place) / _MASK_FULL, 0, 1),
+    }
+    pixels = np.empty((height, width, photo.shape[2]), dtype=photo.dtype)
+    mask = np.empty((height, width), dtype=np.uint8)
+    reach = math.ceil(np.abs(frame_maps["motion"]).max()) + 3
+    for rows in _strips(height):
+        size = (width, rows.stop - rows.start)
+        to_frame = frame.inverse()
+        to_frame[:, 2] += to_frame[:, :2] @ (x, y + rows.start)
+        maps = {name: _sample(layer, to_frame, size) for name, layer in frame_maps.items()}
+        moved = _displace(photo, (x, y + rows.start), maps["motion"], reach)
+        if photo.shape[2] == 1:
+            maps |= {name: maps[name].mean(axis=2, keepdims=True) for name in ("coarse", "residual")}
+        scale = min(1.0, max(0.0, frame.scale - 1))  # a photo no finer than the frame has no such detail
+        detail = scale * maps["novelty"] * (moved - maps["coarse"])
+        pixels[rows] = from_unit(moved - detail + maps["residual"], photo.dtype)
+        mask[rows] = np.rint(255 * np.clip(maps["mask"][..., 0], 0, 1)).astype(np.uint8)
+    return Patch(x, y, pixels, mask)
+
+
+def _smooth_colour(residual: np.ndarray) -> np.ndarray:
+    brightness = (residual @ _LUMA)[..., None]
+    return np.asarray(brightness + cv2.GaussianBlur(residual - brightness, (0, 0), _COLOUR_BLUR))
+
+
+def _novelty(residual: np.ndarray) -> np.ndarray:
+    """How far a residual paints new structure, (H, W, 1) in [0, 1]: its local contrast, shading left out."""
+    brightness = residual @ _LUMA
+    structure = brightness - cv2.GaussianBlur(brightness, (0, 0), 4)
+    contrast = np.sqrt(cv2.GaussianBlur(structure**2, (0, 0), 2.5))
+    novelty = np.clip((contrast - _NOVELTY_LOW) / (_NOVELTY_HIGH - _NOVELTY_LOW), 0, 1)
+    return np.asarray(cv2.GaussianBlur(novelty, (0, 0), 1.5)[..., None])
+
+
+def _displace(photo: Pixels, corner: tuple[int, int], motion: np.ndarray, reach: int) -> np.ndarray:
+    """The photo at each pixel of a rectangle plus its motion, (h, w, C) float32 in [0, 1]."""
+    height, width = motion.shape[:2]
+    left, top = max(0, corner[0] - reach), max(0, corner[1] - reach)
+    region = to_unit(photo[top : corner[1] + height + reach, left : corner[0] + width + reach])
+    across = motion[..., 0] + np.arange(corner[0] - left, corner[0] - left + width, dtype=np.float32)
+    down = motion[..., 1] + np.arange(corner[1] - top, corner[1] - top + height, dtype=np.float32)[:, None]
+    moved = cv2.remap(region, across, down, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return moved.reshape(height, width, -1)
+
+
+def _sample(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`image` at `matrix` times each pixel of the result; both in coordinates where a pixel's centre is at .5."""
+    centred = matrix.copy()
+    centred[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    sampled = cv2.warpAffine(image, centred, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return sampled.reshape(size[1], size[0], -1)
+
+
+def _extent(matrix: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and highest x, y that `matrix` takes a rectangle of `size` (width, height) to."""
     width, height = size
     corners = matrix @ np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]])
-    margin = 2 + scale_of(matrix)  # for the interpolation's support
-    limits = np.array([photo.shape[1], photo.shape[0]])
-    low = np.clip(np.floor(corners.min(axis=1) - margin), 0, limits - 1).astype(int)
-    high = np.clip(np.ceil(corners.max(axis=1) + margin), low + 1, limits).astype(int)
-    region = to_unit(photo[low[1] : high[1], low[0] : high[0]]).permute(2, 0, 1).unsqueeze(0)
-    region_size = high - low
-    if scale_of(matrix) > 1:  # low-pass before sampling more coarsely
-        coarse = np.maximum(1, np.rint(region_size / scale_of(matrix))).astype(int)
-        region = F.interpolate(region, size=(int(coarse[1]), int(coarse[0])), mode="bicubic", antialias=True)
-    grid = _grid(matrix, np.arange(width) + 0.5, np.arange(height) + 0.5, low, region_size)
-    return F.grid_sample(region, grid, mode="bicubic", padding_mode="border", align_corners=False).clamp(0, 1)
-
-
-def paste(photo: Pixels, frame: Frame, change: Tensor) -> Patch:
-    """Take a change back to the photo.
-
-    `change`: (1, 3, FRAME_SIZE, FRAME_SIZE) float32, edited frame minus frame. It is added to the photo's own pixels,
-    so that their detail stays, and the patch's mask fades it out towards the frame's border.
-    """
-    height, width = photo.shape[:2]
-    x, y, w, h = frame.bounds((width, height))
-    layers = torch.cat([change.cpu(), _feather(lfw.FRAME_SIZE)], dim=1)
-    pixels = np.empty((h, w, photo.shape[2]), dtype=photo.dtype)
-    mask = np.empty((h, w), dtype=np.uint8)
-    side = (lfw.FRAME_SIZE, lfw.FRAME_SIZE)
-    for rows in _strips(h):
-        across, down = np.arange(w) + x + 0.5, np.arange(rows.start, rows.stop) + y + 0.5
-        grid = _grid(frame.inverse(), across, down, (0, 0), side)
-        sampled = F.grid_sample(layers, grid, mode="bicubic", padding_mode="zeros", align_corners=False)[0]
-        part = to_unit(photo[y + rows.start : y + rows.stop, x : x + w]).permute(2, 0, 1)
-        moved = sampled[:3] if photo.shape[2] == 3 else sampled[:3].mean(dim=0, keepdim=True)
-        pixels[rows] = from_unit((part + moved).permute(1, 2, 0), photo.dtype)
-        mask[rows] = (sampled[3].clamp(0, 1) * 255).round().byte().numpy()
-    return Patch(x, y, pixels, mask)
+    return corners.min(axis=1), corners.max(axis=1)
 
 
 def scale_of(matrix: np.ndarray) -> float:
@@ -152,38 +186,23 @@ def scale_of(matrix: np.ndarray) -> float:
     return math.sqrt(abs(np.linalg.det(matrix[:, :2])))
 
 
-def to_unit(pixels: np.ndarray) -> Tensor:
+def to_unit(pixels: Pixels) -> np.ndarray:
     """Pixels of any dtype as float32; integers are scaled to [0, 1]."""
-    scale = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1
-    return torch.from_numpy(pixels.astype(np.float32)) / scale
+    if not np.issubdtype(pixels.dtype, np.integer):
+        return pixels.astype(np.float32)
+    return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
 
 
-def from_unit(pixels: Tensor, dtype: np.dtype) -> np.ndarray:
+def from_unit(pixels: np.ndarray, dtype: np.dtype) -> Pixels:
     """The way back: integers are rounded and clipped, floats keep values outside [0, 1]."""
     if not np.issubdtype(dtype, np.integer):
-        return pixels.numpy().astype(dtype)
-    return np.asarray((pixels.clamp(0, 1) * np.iinfo(dtype).max).round().numpy().astype(dtype))
+        return pixels.astype(dtype)
+    return np.asarray(np.rint(np.clip(pixels, 0, 1) * np.iinfo(dtype).max), dtype=dtype)
 
 
-def _grid(
-    matrix: np.ndarray, across: np.ndarray, down: np.ndarray, origin: npt.ArrayLike, size: npt.ArrayLike
-) -> Tensor:
-    """Where grid_sample must look for the points across x down, mapped by `matrix` into an image.
-
-    The image's top left corner is `origin` and it is `size` (width, height) wide, in the coordinates that `matrix` maps
-    to. Returns (1, len(down), len(across), 2) in [-1, 1] over that image.
-    """
-    linear, offset = matrix[:, :2], matrix[:, 2] - origin
-    points = across[None, :, None] * linear[:, 0] + down[:, None, None] * linear[:, 1] + offset
-    return torch.from_numpy((2 * points / np.array(size) - 1).astype(np.float32)).unsqueeze(0)
-
-
-def _feather(side: int) -> Tensor:
-    """(1, 1, side, side): 1 inside, falling to 0 at the border along a smooth step over FEATHER of the side."""
-    steps = (np.arange(side) + 0.5) / side
-    ramp = np.clip(np.minimum(steps, 1 - steps) / FEATHER, 0, 1)
-    smooth = ramp * ramp * (3 - 2 * ramp)
-    return torch.from_numpy(np.outer(smooth, smooth).astype(np.float32))[None, None]
+def _to_numpy(layers: Tensor) -> np.ndarray:
+    """(1, C, H, W) to (H, W, C) float32."""
+    return np.ascontiguousarray(layers[0].float().cpu().permute(1, 2, 0).numpy())
 
 
 def _strips(height: int) -> Iterator[slice]:

@@ -131,18 +131,19 @@ def read_photos(archive: Path) -> Iterator[tuple[str, bytes]]:
         ) from error
 
 
-def to_frame(photo: Image.Image) -> Image.Image:
-    """Cut the face frame out of a photo laid out as LFW's, of any size: RGB, FRAME_SIZE square."""
-    scale_x, scale_y = photo.width / PHOTO_SIZE, photo.height / PHOTO_SIZE
-    x, y, width, height = FRAME_BOX
-    box = (x * scale_x, y * scale_y, (x + width) * scale_x, (y + height) * scale_y)
-    return photo.convert("RGB").resize((FRAME_SIZE, FRAME_SIZE), Image.Resampling.BICUBIC, box=box)
-
-
 def decode(jpeg: bytes) -> np.ndarray | None:
-    """The face frame of one photo, (FRAME_SIZE, FRAME_SIZE, 3) uint8; None where the bytes are no photo."""
+    """A photo of the archive, (H, W, 3) uint8; None where the bytes are no photo that can be read."""
     try:
         with Image.open(io.BytesIO(jpeg)) as photo:
-            return np.asarray(to_frame(photo))
+            return np.asarray(photo.convert("RGB"))
     except Exception:  # damaged bytes make decoders raise nearly anything
         return None
+
+
+def to_frame(photo: np.ndarray) -> np.ndarray:
+    """Cut the face frame out of a photo in LFW's layout, of any size: (FRAME_SIZE, FRAME_SIZE, 3) uint8."""
+    height, width = photo.shape[:2]
+    scale_x, scale_y = width / PHOTO_SIZE, height / PHOTO_SIZE
+    x, y, w, h = FRAME_BOX
+    box = (x * scale_x, y * scale_y, (x + w) * scale_x, (y + h) * scale_y)
+    return np.asarray(Image.fromarray(photo).resize((FRAME_SIZE, FRAME_SIZE), Image.Resampling.BICUBIC, box=box))

@@ -3,7 +3,7 @@
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TypeAlias
@@ -15,6 +15,9 @@ from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.protocol import MAX_PIXELS
 
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit would refuse photos that the rest of the program takes
+
+BOX_FADE = 0.06
+"""Width of the soft border of what is kept inside a box, as a fraction of its sides."""
 
 _FORMATS = {"AVIF", "BMP", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP"}  # what keeps a photo's size and colours
 _OPAQUE = {"BMP", "JPEG"}
@@ -84,6 +87,39 @@ def composite(pixels: Pixels, patch: Patch) -> Pixels:
     return result
 
 
+def merge(pixels: Pixels, patches: Sequence[Patch]) -> Patch:
+    """One patch for several on the same photo; where they overlap, the one whose mask is stronger counts."""
+    if len(patches) == 1:
+        return patches[0]
+    x, y = min(p.x for p in patches), min(p.y for p in patches)
+    right, bottom = max(p.x + p.mask.shape[1] for p in patches), max(p.y + p.mask.shape[0] for p in patches)
+    whole = Patch(x, y, crop(pixels, (x, y, right - x, bottom - y)).copy(), np.zeros((bottom - y, right - x), np.uint8))
+    for patch in patches:
+        _, _, width, height = patch.box
+        part = (slice(patch.y - y, patch.y - y + height), slice(patch.x - x, patch.x - x + width))
+        stronger = patch.mask > whole.mask[part]
+        whole.pixels[part][stronger] = patch.pixels[stronger]
+        whole.mask[part][stronger] = patch.mask[stronger]
+    return whole
+
+
+def within(patch: Patch, box: Box) -> Patch:
+    """The part of a patch inside `box`, fading out towards the box's sides."""
+    x, y = max(patch.x, box[0]), max(patch.y, box[1])
+    right = max(x, min(patch.x + patch.mask.shape[1], box[0] + box[2]))
+    bottom = max(y, min(patch.y + patch.mask.shape[0], box[1] + box[3]))
+    fade = [
+        np.clip((np.minimum(steps - low, low + length - steps)) / (BOX_FADE * length), 0, 1)
+        for steps, low, length in (
+            (np.arange(y, bottom) + 0.5, box[1], box[3]),
+            (np.arange(x, right) + 0.5, box[0], box[2]),
+        )
+    ]
+    part = (x - patch.x, y - patch.y, right - x, bottom - y)
+    mask = np.rint(crop(patch.mask, part) * np.outer(*fade)).astype(np.uint8)
+    return Patch(x, y, crop(patch.pixels, part), mask)
+
+
 def read(path: Path) -> Photo:
     """Read an image file that Pillow knows, turned upright by its EXIF orientation.
 
@@ -91,7 +127,7 @@ def read(path: Path) -> Photo:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is checked just below
+            warnings.simplefilter("ignore")  # what is wrong is said below, in one sentence
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError

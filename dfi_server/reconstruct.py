@@ -1,18 +1,22 @@
 """From target features back to an image: z = argmin sum_l |phi_l(z) - t_l|^2 / |phi_l(x)|^2 + lambda * TV(z).
 
 This is equation (2) of Upchurch et al., "Deep Feature Interpolation for Image Content Changes" (arXiv 1611.05507),
-with two departures:
+with three departures:
 - each layer's distance is divided by the photo's own energy in that layer, so that the three layers count alike and
   nothing depends on the scale of a set of weights (the paper's network is normalised to the same effect);
-- L-BFGS runs in a smoothed parametrisation of the image (`Smoothing`), which needs fewer evaluations than raw
-  pixels do and leaves less noise.
+- z is the photo moved along a smooth displacement field plus a residual (`Change`), solved for together: a lip that
+  rises is moved, with all its detail, and only what is new, such as teeth, is painted;
+- L-BFGS works on both through low-pass filters (`Smoothing`), which needs fewer evaluations than raw pixels do and
+  leaves less noise.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.transforms.functional import gaussian_blur
 
 from dfi_server import vgg
 
@@ -22,21 +26,59 @@ TV_WEIGHT = 1e-3
 ITERATIONS = 50
 """L-BFGS iterations of a finished edit."""
 
+FEATHER = 0.12
+"""Width of the soft border of the frame, inside which an edit fades out, as a fraction of its sides."""
+
 _HISTORY = 12  # pairs that L-BFGS keeps
 _ARMIJO = 1e-4  # sufficient decrease: Nocedal & Wright, Numerical Optimization, section 3.1
 _MAX_BACKTRACKS = 6
-_FIRST_STEP = 0.03  # the largest change of a pixel in the first step, before any curvature is known
+_FIRST_STEP = 0.03  # the largest change of an unknown in the first step, before any curvature is known
+_RESIDUAL_CORNER, _RESIDUAL_POWER = 0.04, 1.0  # see Smoothing
+_MOTION_CORNER, _MOTION_POWER = 0.03, 2.0  # much smoother: a face is one piece
+_MOTION_SCALE = 30.0  # pixels of displacement that cost L-BFGS as much as a change of a pixel by 1
+_PLACE_LOW, _PLACE_HIGH = 0.08, 0.23  # of the largest energy of the shift: see place_of
+_PLACE_BLUR = 8.0  # frame pixels
 _ENERGY_FLOOR = 1e-12
 
 
 @dataclass(frozen=True)
+class Change:
+    """What an edit does to an image of H x W pixels.
+
+    `motion`: (1, 2, H, W) float32: result pixel p shows the image at p + motion(p); x and y, in pixels.
+    `residual`: (1, 3, H, W) float32, added after that. `place`: (1, 1, H, W) in [0, 1]: where the edit may act; motion
+    and residual are zero where it is 0.
+    """
+
+    motion: Tensor
+    residual: Tensor
+    place: Tensor
+
+    def moved(self, image: Tensor) -> Tensor:
+        """`image` (1, C, H, W), moved; beyond its edge the border pixels go on."""
+        height, width = image.shape[-2:]
+        y, x = (torch.arange(size, device=image.device, dtype=torch.float32) + 0.5 for size in (height, width))
+        grid = torch.stack([(x + self.motion[:, 0]) / width, (y[:, None] + self.motion[:, 1]) / height], dim=-1)
+        return F.grid_sample(image, 2 * grid - 1, mode="bicubic", padding_mode="border", align_corners=False)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        return self.moved(image) + self.residual
+
+
+@dataclass(frozen=True)
 class Iteration:
-    """The solver's state after an L-BFGS iteration; `image` is (1, 3, H, W) float32, not clipped to [0, 1]."""
+    """The solver's state after an L-BFGS iteration."""
 
     iteration: int
     evaluations: int
     loss: float
-    image: Tensor
+    photo: Tensor  # (1, 3, H, W) float32, where the solver started
+    change: Change
+
+    @property
+    def image(self) -> Tensor:
+        """The photo as changed so far, (1, 3, H, W) float32, not clipped to [0, 1]."""
+        return self.change(self.photo)
 
 
 class FeatureLoss(nn.Module):
@@ -65,22 +107,67 @@ class TVLoss(nn.Module):
 
 
 class Smoothing(nn.Module):
-    """A symmetric low-pass filter P: the solver looks for u in z = x + P u instead of for z itself.
+    """A symmetric low-pass filter P, so that a solver may look for u in z = P u instead of for z itself.
 
-    Gains fall as 1 / (1 + f / corner), f in cycles per pixel: the power law of natural images, so that a step of
-    L-BFGS moves shapes before it moves grain. P is its own transpose, so the gradient in u is P of that in z.
+    Gains fall as 1 / (1 + (f / corner)^power), f in cycles per pixel. With power 1 that is the power law of natural
+    images: a step of L-BFGS moves shapes before it moves grain.
     """
 
-    def __init__(self, height: int, width: int, corner: float = 0.04) -> None:
+    def __init__(self, height: int, width: int, corner: float, power: float) -> None:
         super().__init__()
-        fy = torch.fft.fftfreq(height)[:, None]
-        fx = torch.fft.rfftfreq(width)[None, :]
+        frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None, :])
         self.gain: Tensor
-        self.register_buffer("gain", 1 / (1 + torch.hypot(fy, fx) / corner))
+        self.register_buffer("gain", 1 / (1 + (frequency / corner) ** power))
 
     def forward(self, u: Tensor) -> Tensor:
         smoothed: Tensor = torch.fft.irfft2(torch.fft.rfft2(u) * self.gain, s=u.shape[-2:])
         return smoothed
+
+
+class Unknowns(nn.Module):
+    """What L-BFGS solves for: u (1, 5, H, W), three residual and two motion channels, to a `Change`."""
+
+    def __init__(self, place: Tensor) -> None:
+        super().__init__()
+        height, width = place.shape[-2:]
+        self.place = place
+        self.residual = Smoothing(height, width, _RESIDUAL_CORNER, _RESIDUAL_POWER)
+        self.motion = Smoothing(height, width, _MOTION_CORNER, _MOTION_POWER)
+        self.to(place.device)
+
+    def forward(self, u: Tensor) -> Change:
+        residual, motion = self.residual(u[:, :3]), self.motion(u[:, 3:])
+        return Change(self.place * _MOTION_SCALE * motion, self.place * residual, self.place)
+
+    def start(self) -> Tensor:
+        return torch.zeros(1, 5, *self.place.shape[-2:], device=self.place.device)
+
+
+def place_of(shift: vgg.Features, size: tuple[int, int]) -> Tensor:
+    """Where a shift acts: (1, 1, *size) in [0, 1], from its energy over the feature maps.
+
+    Each layer's energy counts relative to its own mean. What has less than _PLACE_LOW of the largest energy is left
+    alone, so that neither background nor clothes shimmer. Towards the image's sides everything fades out.
+    """
+    energy = torch.zeros(1, 1, *size, device=shift[0].device)
+    for layer in shift:
+        density = layer.square().sum(dim=1, keepdim=True) / layer.square().mean().clamp_min(_ENERGY_FLOOR)
+        energy = energy + F.interpolate(density, size=size, mode="bilinear")
+    energy = gaussian_blur(energy, [2 * round(2.5 * _PLACE_BLUR) + 1] * 2, [_PLACE_BLUR] * 2)
+    relative = energy / energy.max().clamp_min(_ENERGY_FLOOR)
+    return _smooth_step((relative - _PLACE_LOW) / (_PLACE_HIGH - _PLACE_LOW)) * _border(size).to(energy.device)
+
+
+def _border(size: tuple[int, int]) -> Tensor:
+    """(1, 1, *size): 1 inside, falling to 0 at the sides over FEATHER of them."""
+    sides = [(torch.arange(length) + 0.5) / length for length in size]
+    down, across = (_smooth_step(torch.minimum(side, 1 - side) / FEATHER) for side in sides)
+    return (down[:, None] * across)[None, None]
+
+
+def _smooth_step(x: Tensor) -> Tensor:
+    x = x.clamp(0, 1)
+    return x * x * (3 - 2 * x)
 
 
 def reconstruct(
@@ -92,7 +179,7 @@ def reconstruct(
     tv_weight: float = TV_WEIGHT,
     callback: Callable[[Iteration], None] = lambda state: None,
 ) -> Iteration:
-    """Move `image` until its features are those of the photo plus shift(features).
+    """Change `image` until its features are those of the photo plus shift(features).
 
     `image`: (1, 3, H, W) float32 in [0, 1] on the network's device; it is the start and the photo x of the paper.
     `callback` sees every iteration; whatever it raises ends the solve (that is how an edit is cancelled).
@@ -100,22 +187,23 @@ def reconstruct(
     """
     with torch.no_grad():
         phi = network(image)
-        distance = FeatureLoss(phi, shift(phi))
+        target = shift(phi)
+        distance = FeatureLoss(phi, target)
+        unknowns = Unknowns(place_of(target, (image.shape[-2], image.shape[-1])))
     variation = TVLoss()
-    smoothing = Smoothing(*image.shape[-2:]).to(image.device)
 
     def objective(u: Tensor) -> tuple[float, Tensor]:
-        z = (image + smoothing(u)).requires_grad_(True)
+        u = u.detach().requires_grad_(True)
+        z = unknowns(u)(image)
         loss = distance(network(z)) + tv_weight * variation(z)
-        (gradient,) = torch.autograd.grad(loss, z)
-        return loss.item(), smoothing(gradient)
+        (gradient,) = torch.autograd.grad(loss, u)
+        return loss.item(), gradient
 
-    start = torch.zeros_like(image)
-    solver = LBFGS(objective, start, first_step=_FIRST_STEP)
-    state = Iteration(0, solver.evaluations, solver.loss, image)
+    solver = LBFGS(objective, unknowns.start(), first_step=_FIRST_STEP)
+    state = Iteration(0, solver.evaluations, solver.loss, image, unknowns(solver.point))
     for count in range(1, iterations + 1):
         moved = solver.step()
-        state = Iteration(count, solver.evaluations, solver.loss, image + smoothing(solver.point))
+        state = Iteration(count, solver.evaluations, solver.loss, image, unknowns(solver.point))
         callback(state)
         if not moved:
             break  # no step decreases the loss any further in this precision

@@ -5,6 +5,7 @@ same shape loads through the same door.
 """
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -77,10 +78,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise DFIError(ErrorCode.BAD_WEIGHTS, f"There is no weights file at {path}.")
     try:
-        if path.suffix == ".safetensors":
-            state = safetensors.torch.load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong is said below, in one sentence
+            if path.suffix == ".safetensors":
+                state = safetensors.torch.load_file(path)
+            else:
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle makes its reader raise nearly anything
         raise DFIError(
             ErrorCode.BAD_WEIGHTS,

@@ -4,8 +4,10 @@ DFI_TEST_DATA names a folder with lfw-deepfunneled.tgz, lfw_attributes.txt, lfw_
 vgg19-conv5_1.pth and portraits/. Without it, tests that need it are skipped; with CI set, a skip is a failure.
 """
 
+import contextlib
 import io
 import os
+import resource
 import subprocess
 import sys
 import tarfile
@@ -125,6 +127,17 @@ def tiny_home(_tiny_built: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def face() -> np.ndarray:
     """A drawn face that no store was built from: (250, 250, 3) uint8."""
     return np.asarray(drawn_face(np.full(len(TINY_ATTRIBUTES), -1.0), np.random.default_rng(99)))
+
+
+@contextlib.contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """Within it no file can grow beyond `room` bytes: a write fails in its middle, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))  # Python ignores the signal that comes with it
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def run_dfi(*arguments: str | Path, home: Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:

@@ -155,7 +155,7 @@ def test_smoothing_is_symmetric_and_keeps_the_mean(height: int, width: int, seed
     """<Pu, v> = <u, Pv> makes P its own transpose, on which the solver's gradient relies."""
     generator = torch.Generator().manual_seed(seed)
     u, v = torch.randn(2, 1, 3, height, width, generator=generator)
-    smoothing = Smoothing(height, width)
+    smoothing = Smoothing(height, width, corner=0.04, power=1.0)
     torch.testing.assert_close((smoothing(u) * v).sum(), (u * smoothing(v)).sum(), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(smoothing(u).mean(), u.mean(), rtol=1e-4, atol=1e-5)
     assert smoothing(u).norm() <= u.norm() * 1.0001
@@ -166,7 +166,7 @@ def test_smoothing_weakens_fine_detail_more_than_coarse() -> None:
     gains = []
     for period in (64, 16, 4, 2):
         wave = torch.cos(2 * torch.pi * x / period)[None, None]
-        gains.append((Smoothing(64, 64)(wave).norm() / wave.norm()).item())
+        gains.append((Smoothing(64, 64, corner=0.04, power=1.0)(wave).norm() / wave.norm()).item())
     assert gains == sorted(gains, reverse=True)
     assert gains[0] > 0.6
     assert gains[-1] < 0.1
@@ -191,7 +191,8 @@ def test_an_image_is_found_again_from_its_features(face: np.ndarray) -> None:
     """With the features of a known image as target and no smoothness asked for, the solve heads for that image."""
     network = vgg.load(tiny_weights(), CPU, torch.float32)
     target = crop_of(face, 64)
-    start = (target + torch.linspace(-0.2, 0.2, 64)).clamp(0, 1)
+    bump = torch.hann_window(64)[:, None] * torch.hann_window(64)  # towards the sides nothing may change
+    start = (target + 0.3 * bump**2 * torch.tensor([1.0, -1.0, 1.0]).view(3, 1, 1)).clamp(0, 1)
     states: list[Iteration] = []
     reconstruct.reconstruct(
         network, start, towards(target, network), iterations=80, tv_weight=0, callback=states.append
@@ -236,7 +237,7 @@ def test_more_total_variation_gives_a_smoother_image(face: np.ndarray) -> None:
     rough, smooth = (
         reconstruct.reconstruct(network, photo, shift, iterations=20, tv_weight=weight).image for weight in (0.0, 10.0)
     )
-    assert TVLoss()(smooth) < 0.5 * TVLoss()(rough)
+    assert TVLoss()(smooth[..., 16:48, 16:48]) < 0.8 * TVLoss()(rough[..., 16:48, 16:48])  # the sides stay as they are
 
 
 def test_what_the_callback_raises_ends_the_solve(face: np.ndarray) -> None:
