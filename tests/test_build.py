@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_ATTRIBUTES, tiny_weights, write_tiny_lfw
+from conftest import TINY_ATTRIBUTES, full_disk, tiny_weights, write_tiny_lfw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -231,88 +231,35 @@ def test_a_build_from_damaged_files_keeps_the_previous_store(
     assert build_new(method="mean").info.method == "mean difference"
 
 
-CHILD = """
-import sys
-from pathlib import Path
-from dfi_server import build, vgg
-from dfi_server.errors import DFIError
-weights, archive, table = map(Path, sys.argv[1:])
-def run(**options):
-    return build.build_lfw("new", vgg.read_weights(weights), archive, table, device="cpu", **options)
-"""
-
-
-def child(code: str, weights: Path, archive: Path, table: Path) -> "subprocess.Popen[str]":
-    """Build in a process of its own, with the state folder of this one."""
-    arguments = [sys.executable, "-c", CHILD + code, str(weights), str(archive), str(table)]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
+@pytest.mark.parametrize("room", [1000, 100_000, 400_000])  # the network has 270 kB, the vectors 1 MB
 def test_a_full_disk_is_a_sentence_and_keeps_the_previous_store(
-    build_new: Callable[..., attributes.Store], face_set: FaceSet
+    room: int, build_new: Callable[..., attributes.Store]
 ) -> None:
-    """A limit on the size of files stands for the full disk: it stops a write in its middle all the same."""
     store = build_new().path
     before = {path.name: path.read_bytes() for path in store.iterdir()}
-    code = """
-import resource
-resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))  # the network fits, the vectors do not
-try:
-    run(method="mean")
-except DFIError as error:
-    print(error.code, error)
-"""
-    with child(code, face_set.weights, face_set.archive, face_set.table) as full:
-        out, err = full.communicate(timeout=120)
-    assert out.startswith("no_space ")
-    assert str(store.parent) in out
-    assert "Traceback" not in err
+    with full_disk(room):
+        message = refusal(lambda: build_new(method="mean"), ErrorCode.NO_SPACE)
+    assert str(store.parent) in message
     assert {path.name: path.read_bytes() for path in store.iterdir()} == before
     assert [path.name for path in store.parent.iterdir()] == ["new"]
     assert build_new(method="mean").info.method == "mean difference"
 
 
-def test_a_build_killed_while_it_reads_faces_leaves_the_previous_store(
-    build_new: Callable[..., attributes.Store], face_set: FaceSet, tmp_path: Path
-) -> None:
-    before = build_new().info
-    archive = tmp_path / "endless.tgz"
-    jpegs = [jpeg for _, jpeg in lfw.read_photos(face_set.archive)]
-    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
-        for i in range(4000):
-            member = tarfile.TarInfo(f"A/A_{i:04d}.jpg")
-            member.size = len(jpegs[i % FACES])
-            tar.addfile(member, io.BytesIO(jpegs[i % FACES]))
-    table = tmp_path / "endless.txt"
-    rows = (f"A\t{i}\t{1 if i % 2 else -1}" for i in range(4000))
-    table.write_text("\n".join(["#\tperson\timagenum\tSmiling", *rows]))
-
-    with child("run(progress=lambda n, _: print(n, flush=True))", face_set.weights, archive, table) as building:
-        assert building.stdout is not None
-        done = next(int(line) for line in building.stdout if int(line) > 70)
-        building.kill()
-    assert building.returncode == -signal.SIGKILL
-    assert done < 4000
-    assert attributes.open_store("new").info == before
-    assert build_new(method="mean").info.method == "mean difference"
-
-
-def test_a_build_killed_while_it_writes_never_leaves_half_a_store(
-    build_new: Callable[..., attributes.Store], face_set: FaceSet
-) -> None:
-    """Killed at many moments: what is there opens, is whole, and its vectors belong to its network."""
-    build_new()
-    code = """
-import dataclasses, os, random, signal, time
+KILLED = """
+import dataclasses, os, random, signal, sys, time
+from pathlib import Path
 import torch
-from dfi_server import attributes
+from dfi_server import attributes, build, vgg
+
+weights, archive, table = map(Path, sys.argv[1:])
 torch.set_num_threads(1)
 store = attributes.open_store("new")
 vectors = {name: store.vector(name) for name in store.info.attributes}
 networks = [vgg.read_weights(weights)]
 networks.append({key: 2 * value for key, value in networks[0].items()})
 infos = [dataclasses.replace(store.info, network_sha256=vgg.fingerprint(network)) for network in networks]
-for attempt in range(30):
+
+for attempt in range(30):  # killed while it writes a store, at many moments
     pid = os.fork()
     if pid == 0:
         while True:
@@ -325,14 +272,51 @@ for attempt in range(30):
     left = attributes.Store(folder)
     left.weights()
     assert all(len(left.vector(name)) == 3 for name in left.info.attributes)
-    print(infos.index(left.info))
+    print("left", infos.index(left.info), flush=True)
+
+build.build_lfw(  # and while it reads faces
+    "new", networks[0], archive, table, device="cpu", progress=lambda done, _: print("faces", done, flush=True)
+)
 """
-    with child(code, face_set.weights, face_set.archive, face_set.table) as killing:
-        out, err = killing.communicate(timeout=120)
-    assert err == ""
-    assert out.split().count("0") + out.split().count("1") == 30
-    assert {*out.split()} == {"0", "1"}  # so it did get to write
-    assert build_new().name == "new"
+
+
+def test_a_killed_build_leaves_a_whole_store_and_can_be_run_again(
+    build_new: Callable[..., attributes.Store], face_set: FaceSet, tmp_path: Path
+) -> None:
+    """What is left opens, and its vectors belong to its network, whenever SIGKILL comes."""
+    first = build_new().info
+    archive = tmp_path / "long.tgz"
+    jpegs = [jpeg for _, jpeg in lfw.read_photos(face_set.archive)]
+    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+        for i in range(4000):
+            member = tarfile.TarInfo(f"A/A_{i:04d}.jpg")
+            member.size = len(jpegs[i % FACES])
+            tar.addfile(member, io.BytesIO(jpegs[i % FACES]))
+    table = tmp_path / "long.txt"
+    rows = (f"A\t{i}\t{1 if i % 2 else -1}" for i in range(4000))
+    table.write_text("\n".join(["#\tperson\timagenum\tSmiling", *rows]))
+
+    arguments = [sys.executable, "-c", KILLED, *map(str, (face_set.weights, archive, table))]
+    left, faces = [], 0
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            kind, number = line.split()
+            if kind == "left":
+                left.append(int(number))
+            elif (faces := int(number)) > 70:
+                child.kill()
+                break
+    assert child.returncode == -signal.SIGKILL
+    assert len(left) == 30
+    assert {*left} == {0, 1}  # so it did get to write
+    assert 70 < faces < 4000
+
+    store = attributes.open_store("new")
+    assert store.info.attributes == first.attributes
+    store.weights()
+    assert build_new(method="mean").info.method == "mean difference"
+    assert [path.name for path in store.path.parent.iterdir()] == ["new"]
 
 
 @pytest.mark.data

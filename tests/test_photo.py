@@ -1,6 +1,5 @@
 """Reading, writing and compositing photographs, down to files that are none."""
 
-import errno
 import io
 import struct
 import warnings
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import full_disk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -285,16 +285,15 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    def save(file: io.BufferedIOBase) -> None:
-        file.write(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
+def test_a_full_disk_is_a_sentence_and_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
-    path.write_bytes(b"before")
-    with pytest.raises(OSError, match="No space left"):
-        photo.write_whole(path, save)
-    assert path.read_bytes() == b"before"
+    photo.write(path, Photo(noise(8, 8, 3)))
+    before = path.read_bytes()
+    with full_disk(30_000), pytest.raises(DFIError) as caught:
+        photo.write(path, Photo(noise(200, 200, 3)))
+    assert caught.value.code is ErrorCode.NO_SPACE
+    assert str(path) in caught.value.message
+    assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
