@@ -128,14 +128,12 @@ class Client:
                 elif isinstance(event, EditResult):
                     return event
                 elif isinstance(event, DFIError):
-                    raise event
+                    raise DFIError(event.code, event.message)  # not event: a cycle would keep the photo
         finally:
             leave.set()
             follower.join()
 
-    def _follow(
-        self, edit: Edit, events: "queue.SimpleQueue[Body | DFIError]", leave: threading.Event
-    ) -> None:
+    def _follow(self, edit: Edit, events: "queue.SimpleQueue[Body | DFIError]", leave: threading.Event) -> None:
         """Runs in a thread of its own, so that heartbeats go out whatever the callbacks do."""
         id = uuid.uuid4().hex
         try:
@@ -225,9 +223,7 @@ def start_server(
                     raise
             seconds = time.monotonic() - started
             if ended:
-                raise DFIError(
-                    ErrorCode.UNREACHABLE, f"The server could not start: {_last_line(log)} (log: {log})"
-                )
+                raise DFIError(ErrorCode.UNREACHABLE, f"The server could not start: {_last_line(log)} (log: {log})")
             if seconds > timeout:
                 process.kill()
                 process.wait()
