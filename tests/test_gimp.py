@@ -1,11 +1,7 @@
 """The plug-in in a real GIMP, with the real server in a process of its own."""
 
 import contextlib
-import io
-import json
-import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,16 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gimp.gimp import REPOSITORY, SHORTCUT, Gimp, GimpError, Window, find_gimp, free_endpoint, wait_for
+from gimp.gimp import Gimp, free_endpoint, wait_for
+from gimp.server import editing, serving
 from PIL import Image
 
 from dfi_server import photo
 from dfi_server.client import Client, EditRequest, EditResult
-from dfi_server.errors import DFIError
 
 pytestmark = pytest.mark.gimp
+pytest_plugins = ["gimp.fixtures"]
 
-UNSEEN = "Amer_al-Saadi_0002"  # not among the photos of the store lfw_home
 # Runs the filter on `layer` of `image`, and tells what became of them.
 APPLY = """
 before = digest(layer)
@@ -39,14 +35,6 @@ answer = {
 
 
 @pytest.fixture(scope="module")
-def gimp_root() -> Path:
-    root = find_gimp()
-    if root is None:
-        pytest.skip("no GIMP >= 3: set DFI_TEST_GIMP_ROOT to a root made by tests/gimp/make_root.sh")
-    return root
-
-
-@pytest.fixture(scope="module")
 def gimp(gimp_root: Path) -> Iterator[Gimp]:
     gimp = Gimp(gimp_root)
     try:
@@ -56,38 +44,6 @@ def gimp(gimp_root: Path) -> Iterator[Gimp]:
         assert "Traceback" not in log, log
     finally:
         gimp.stop()
-
-
-@contextlib.contextmanager
-def serving(home: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A real server process, ready to edit: its endpoint and the process."""
-    endpoint = free_endpoint()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dfi_server.cli", "serve", "--endpoint", endpoint],
-        cwd=REPOSITORY,
-        env={**os.environ, "DFI_HOME": str(home)},
-    )
-    try:
-        with Client(endpoint, timeout=60) as client:
-            client.attributes(patience=120)
-        yield endpoint, process
-    finally:
-        process.kill()
-        process.wait()
-
-
-@pytest.fixture(scope="module")
-def tiny(_tiny_built: Path) -> Iterator[str]:
-    """Endpoint of a server with the tiny store."""
-    with serving(_tiny_built) as (endpoint, _):
-        yield endpoint
-
-
-@pytest.fixture(scope="module")
-def real(lfw_home: Path) -> Iterator[str]:
-    """Endpoint of a server with VGG-19 and vectors of LFW."""
-    with serving(lfw_home) as (endpoint, _):
-        yield endpoint
 
 
 @pytest.fixture(scope="module")
@@ -117,14 +73,12 @@ def apply(gimp: Gimp, tiny: str, face_file: str) -> Apply:
     return run
 
 
-def by_client(
-    endpoint: str, pixels: np.ndarray, box: tuple[int, int, int, int] | None, **alphas: float
-) -> EditResult:
+def by_client(endpoint: str, pixels: np.ndarray, box: tuple[int, int, int, int] | None, **alphas: float) -> EditResult:
     """The same edit without GIMP."""
     height, width, channels = pixels.shape
     request = EditRequest(width, height, channels, pixels.dtype.name, alphas, box)
     with Client(endpoint) as client:
-        return client.edit(request, np.ascontiguousarray(pixels))
+        return client.edit(request, pixels.tobytes())
 
 
 def arrays(result: EditResult) -> tuple[np.ndarray, np.ndarray]:
@@ -136,8 +90,8 @@ def arrays(result: EditResult) -> tuple[np.ndarray, np.ndarray]:
 
 def assert_added(answer: dict[str, Any], name: str) -> None:
     assert (answer["status"], answer["sentence"]) == ("success", "")
-    assert [layer["name"] for layer in answer["layers"]][0] == name
     assert len(answer["layers"]) == 2
+    assert answer["layers"][0]["name"] == name
     assert answer["source same"]
     assert answer["source selected"]
 
@@ -153,11 +107,10 @@ def assert_refused(answer: dict[str, Any], sentence: str) -> None:
 
 
 @pytest.mark.data
-def test_end_to_end(gimp: Gimp, real: str, lfw_photo: Callable[[str], np.ndarray]) -> None:
+def test_end_to_end(gimp: Gimp, real: str, unseen: np.ndarray) -> None:
     """A photo of LFW that the store has not seen gets a smile, and is untouched outside of the edited box."""
     gimp.server(real)
-    source = lfw_photo(UNSEEN)
-    Image.fromarray(source).save(gimp.share / "person.png")
+    Image.fromarray(unseen).save(gimp.share / "person.png")
     answer = gimp.run(
         f"image = load({gimp.path(gimp.share / 'person.png')!r})\nlayer = image.get_layers()[0]\n"
         f"values = {{'attribute': 'smiling', 'alpha': 0.4}}\n{APPLY}\n"
@@ -172,16 +125,16 @@ def test_end_to_end(gimp: Gimp, real: str, lfw_photo: Callable[[str], np.ndarray
     seen = gimp.kept("visible", "uint8", (250, 250))
     outside = np.ones((250, 250), bool)
     outside[y : y + height, x : x + width] = False
-    assert np.array_equal(seen[outside], source[outside])
-    change = abs(seen.astype(int) - source).mean(axis=2)
+    assert np.array_equal(seen[outside], unseen[outside])
+    change = abs(seen.astype(int) - unseen).mean(axis=2)
     lips = change[150:170, 110:140].mean()
     assert lips > 5
     assert lips > 1.5 * change[~outside].mean()
 
-    result = by_client(real, source, None, smiling=0.4)
+    result = by_client(real, unseen, None, smiling=0.4)
     pixels, mask = arrays(result)
     assert (x, y, width, height) == (result.x, result.y, result.width, result.height)
-    expected = photo.composite(source, photo.Patch(x, y, pixels, mask))
+    expected = photo.composite(unseen, photo.Patch(x, y, pixels, mask))
     assert abs(seen.astype(int) - expected).max() <= 1
 
 
@@ -251,7 +204,8 @@ def test_selection(gimp: Gimp, apply: Apply, tiny: str, face: np.ndarray) -> Non
         "box = list(layer.mask_intersect())[1:]"
     )
     after = (
-        "answer['box'] = box\nnew = image.get_layers()[0]\nkeep('new', new, \"R'G'B' u8\")\nkeep('alpha', new, 'A u8')\n"
+        "answer['box'] = box\nnew = image.get_layers()[0]\n"
+        "keep('new', new, \"R'G'B' u8\")\nkeep('alpha', new, 'A u8')\n"
         "keep('selection', image.get_selection(), 'Y u8')\nkeep('visible', visible(image), \"R'G'B' u8\")"
     )
     answer = apply(before, after)
@@ -402,20 +356,21 @@ def test_server_that_does_not_start(gimp: Gimp, apply: Apply) -> None:
     assert_refused(apply(), "The server could not start: no disk left")
 
 
+def test_store_that_is_missing(gimp: Gimp, apply: Apply, tmp_path: Path) -> None:
+    gimp.server(free_endpoint(), home=tmp_path)
+    assert_refused(apply(), "dfi setup")
+
+
 def test_starts_the_server(gimp: Gimp, apply: Apply, _tiny_built: Path) -> None:
     """Where none answers; the server stays for the next edit, and outlives the plug-in."""
     endpoint = free_endpoint()
     gimp.server(endpoint, home=_tiny_built)
+    before = len(gimp.started_servers())
     assert_added(apply(), "Smiling 0.4")
     with Client(endpoint) as client:
         assert client.hello().state == "ready"
     assert_added(apply(), "Smiling 0.4")
-    assert len(gimp.started_servers()) == 1
-
-
-def editing(endpoint: str) -> bool:
-    with Client(endpoint) as client:
-        return client.status().state == "busy"
+    assert len(gimp.started_servers()) == before + 1
 
 
 def test_server_dies(gimp: Gimp, apply: Apply, _tiny_built: Path) -> None:
@@ -451,115 +406,3 @@ def test_cancel_leaves_nothing_behind(gimp: Gimp, apply: Apply, tiny: str) -> No
     assert len(answer["layers"]) == 1
     wait_for("a free server", lambda: not editing(tiny), seconds=5)
     assert_added(apply(), "Smiling 0.4")
-
-
-@pytest.fixture(scope="module")
-def window(gimp_root: Path) -> Iterator[Window]:
-    window = Window(gimp_root)
-    try:
-        window.start()
-        yield window
-        log = window.log.read_text(errors="replace")
-        assert "Traceback" not in log, log
-    finally:
-        window.stop()
-
-
-@pytest.fixture
-def screenshots(tmp_path: Path) -> Path:
-    return Path(os.environ.get("DFI_TEST_SCREENSHOTS", tmp_path))
-
-
-DIALOG = "^Deep Feature Interpolation$"
-MESSAGE = "^GIMP Message$"
-SHOWN = "max(Gimp.get_images(), key=lambda image: image.get_id())"  # the image that was opened last
-
-
-def show(window: Window, pixels: np.ndarray) -> None:
-    """Open an image in GIMP's window."""
-    Image.fromarray(pixels).save(window.share / "shown.png")
-    path = window.path(window.share / "shown.png")
-    window.run(f"image = load({path!r})\nGimp.Display.new(image)\nGimp.displays_flush()")
-
-
-def names(window: Window) -> list[str]:
-    answer: list[str] = window.run(f"answer = [layer.get_name() for layer in {SHOWN}.get_layers()]")
-    return answer
-
-
-def open_dialog(window: Window) -> str:
-    window.focus(window.window("GIMP$"))
-    window.key(SHORTCUT)
-    return window.window(DIALOG)
-
-
-def apply_dialog(window: Window, dialog: str, *keys: str, picture: Path | None = None) -> None:
-    """Press the keys and then Apply, as soon as the dialog takes them: it does when the server has answered."""
-
-    def applied() -> bool:
-        window.focus(dialog)
-        window.key(*keys)
-        if picture:
-            window.screenshot(picture)
-        window.key("alt+a")
-        # Keys pressed while it closes would go to GIMP's own window.
-        with contextlib.suppress(TimeoutError):
-            return wait_for("the dialog to close", lambda: not window.windows(DIALOG), seconds=2)
-        return False
-
-    wait_for("the dialog to take Apply", applied)
-
-
-@pytest.mark.data
-def test_window(
-    window: Window, real: str, screenshots: Path, lfw_photo: Callable[[str], np.ndarray]
-) -> None:
-    """From the shortcut through the dialog to a new layer, with pictures of both."""
-    window.server(real)
-    show(window, lfw_photo(UNSEEN))
-    dialog = open_dialog(window)
-    window.tool("xdotool", "windowmove", dialog, "540", "560")  # beside the face
-    with Client(real) as client:
-        behind = sum(name > "smiling" for name in client.attributes())  # the list is sorted
-    choice = ("alt+t", "End", *["Up"] * behind)
-    strength = ("alt+p", "ctrl+a", "period", "5", "Tab")
-    apply_dialog(window, dialog, *choice, *strength, picture=screenshots / "dialog.png")
-    wait_for("a new layer", lambda: names(window)[0] == "Smiling 0.5", seconds=60)
-    picture = screenshots / "result.png"
-    window.screenshot(picture)
-    assert np.asarray(Image.open(picture).convert("L")).std() > 20  # GIMP's window, not a black screen
-
-
-def test_dialog(window: Window, tiny: str, face: np.ndarray, screenshots: Path) -> None:
-    """Another attribute from the list; repeating starts from the source again; one undo takes one run back."""
-    window.server(tiny)
-    show(window, face)
-    apply_dialog(window, open_dialog(window), "alt+t", "Home", "alt+p", "ctrl+a", "minus", "period", "3", "Tab")
-    wait_for("a new layer", lambda: len(names(window)) == 2, seconds=60)
-    first, source = names(window)
-    assert (first, source) == ("5 o'clock shadow -0.3", "Background")
-
-    window.key("ctrl+f")
-    wait_for("the same again", lambda: len(names(window)) == 3, seconds=60)
-    assert names(window) == [first, f"{first} #1", source]
-    assert window.run(f"old, new, _ = {SHOWN}.get_layers()\nanswer = digest(new) == digest(old)")
-
-    window.key("ctrl+z")
-    wait_for("one layer less", lambda: names(window) == [first, source])
-    window.key("ctrl+z")
-    wait_for("the image as it was", lambda: names(window) == [source])
-    assert not window.run(f"answer = {SHOWN}.is_dirty()")
-
-
-def test_failure_is_a_box(window: Window, face: np.ndarray, screenshots: Path) -> None:
-    """The server cannot be started: the dialog closes, and a message says why."""
-    window.server(free_endpoint(), ["sh", "-c", "echo no disk left; exit 1"])
-    show(window, face)
-    open_dialog(window)
-    message = window.window(MESSAGE)
-    assert not window.windows(DIALOG)
-    window.screenshot(screenshots / "error.png", message)
-    window.focus(message)
-    window.key("Return")
-    wait_for("the message to go", lambda: not window.windows(MESSAGE))
-    assert names(window) == ["Background"]

@@ -91,16 +91,14 @@ class Server:
             source.width, source.height, source.channels, source.dtype, alphas, source.box
         )
         with self._client.Client(self._endpoint) as link:
-            return link.edit(
-                request, source.pixels, progress=lambda step: progress(step.iteration, step.iterations)
-            )
+            return link.edit(request, source.pixels, progress=lambda step: progress(step.iteration, step.iterations))
 
 
 def _import_client() -> ModuleType:
     """dfi_server.client. Not imported at the top: a plug-in that fails there has no menu item to say why."""
     try:
         try:
-            import zmq  # noqa: F401
+            import zmq
         except ImportError:
             sys.path.append(str(HERE / "vendor"))
             import zmq  # noqa: F401

@@ -19,9 +19,7 @@ HELP = (
 Say = Callable[[str], object]
 
 
-def ask(
-    procedure: Gimp.Procedure, config: Gimp.ProcedureConfig, connect: Callable[[Say], Mapping[str, str]]
-) -> bool:
+def ask(procedure: Gimp.Procedure, config: Gimp.ProcedureConfig, connect: Callable[[Say], Mapping[str, str]]) -> bool:
     """Let the user set `attribute` and `alpha` in config. False if the user cancelled.
 
     connect(say) returns {attribute: label}; it runs in a thread, and what it says is shown meanwhile. An exception

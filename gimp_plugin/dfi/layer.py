@@ -80,9 +80,7 @@ class Source:
     def _selected_box(self) -> Rectangle:
         overlaps, *box = self._layer.mask_intersect()
         if not overlaps:
-            raise UserError(
-                f"The selection lies outside of “{self._layer.get_name()}”: select the face, or nothing."
-            )
+            raise UserError(f"The selection lies outside of “{self._layer.get_name()}”: select the face, or nothing.")
         return Rectangle(*box)
 
     def add_layer(self, at: Rectangle, pixels: bytes, mask: bytes, name: str) -> Gimp.Layer:

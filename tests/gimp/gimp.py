@@ -95,9 +95,7 @@ class Gimp:
             f'(check-updates no)\n(show-welcome-dialog no)\n(config-version "{self.version()}")\n'
             "(color-profile-policy keep)\n"
         )
-        (self._config / "shortcutsrc").write_text(
-            '(file-version 1)\n(action "plug-in-dfi" "<Primary><Alt>d")\n'
-        )
+        (self._config / "shortcutsrc").write_text('(file-version 1)\n(action "plug-in-dfi" "<Primary><Alt>d")\n')
 
     def server(self, endpoint: str, command: Sequence[str] | None = None, home: Path | None = None) -> None:
         """Write server.json. command: None is `dfi serve` of this repository; it runs outside GIMP's root."""
@@ -167,9 +165,7 @@ class Gimp:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self._environment["DFI_TEST_DRIVER_PORT"] = str(listener.getsockname()[1])
             script = self.path(self.share / "driver.py")
-            gimp = self._spawn(
-                *command, "--batch-interpreter=python-fu-eval", "-b", f"exec(open('{script}').read())"
-            )
+            gimp = self._spawn(*command, "--batch-interpreter=python-fu-eval", "-b", f"exec(open('{script}').read())")
             listener.settimeout(1)
             deadline = time.monotonic() + 90
             while self._driver is None:
@@ -277,4 +273,3 @@ class Window(Gimp):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(shot, target)
         return target
-

@@ -10,6 +10,10 @@ packages=gimp,python3-zmq,python3-gi-cairo,xvfb,xdotool,openbox,imagemagick,font
 archive=$cache/gimp-$suite-$(dpkg --print-architecture)-$(sha256sum "$0" | cut -c1-12).tar.zst
 
 [ -e "$dir/.dfi-gimp" ] && [ "$(cat "$dir/.dfi-gimp")" = "$(basename "$archive")" ] && exit 0
+if [ -n "$(ls -A "$dir" 2>/dev/null)" ] && [ ! -e "$dir/.dfi-gimp" ]; then
+    echo "make_root.sh: $dir holds something else; name another folder." >&2
+    exit 1
+fi
 [ "$(id -u)" = 0 ] || { echo "make_root.sh: unpacking a Debian root needs root; install GIMP >= 3 instead." >&2; exit 1; }
 
 if ! command -v mmdebstrap >/dev/null || ! command -v zstd >/dev/null; then
@@ -21,13 +25,15 @@ fi
 if [ ! -e "$archive" ]; then
     mkdir -p "$cache"
     part=$(mktemp "$cache/part-XXXXXX.tar.zst")
-    trap 'rm -f "$part"' EXIT
-    mmdebstrap -q --mode=root --variant=apt --include="$packages" \
-        --aptopt='APT::Install-Recommends "false"' \
+    trap 'rm -f "$part" "$part.log"' EXIT
+    # Valid-Until: mirrors of a fixed day are as good; signatures are still checked.
+    mmdebstrap --mode=root --variant=apt --include="$packages" \
+        --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Check-Valid-Until "false"' \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' \
         --customize-hook='rm -rf "$1"/var/cache/apt/archives "$1"/var/lib/apt/lists' \
-        "$suite" "$part" >&2
+        "$suite" "$part" >"$part.log" 2>&1 || { tail -n 20 "$part.log" >&2; exit 1; }
+    rm "$part.log"
     mv "$part" "$archive"
 fi
 
