@@ -170,6 +170,8 @@ def write_store(
         for layer, vector in zip(vgg.LAYERS, layers, strict=True)
     }
     try:
+        if old.exists() and not final.exists():  # killed between the two renames below
+            old.rename(final)
         for leftover in (building, old):
             _remove(leftover)
         building.mkdir(parents=True)

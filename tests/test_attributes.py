@@ -11,7 +11,7 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
-from conftest import TINY_ATTRIBUTES, tiny_weights
+from conftest import TINY_ATTRIBUTES, full_disk, tiny_weights
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -22,7 +22,7 @@ from dfi_server.errors import DFIError, ErrorCode
 
 VECTORS = "vectors.safetensors"
 NETWORK = "network.safetensors"
-SHAPES = [(16, 50, 50), (24, 25, 25), (32, 12, 12)]  # of the tiny network's layers
+SHAPES = [(24, 50, 50), (32, 25, 25), (32, 12, 12)]  # of the tiny network's layers
 
 
 @pytest.fixture
@@ -290,6 +290,15 @@ def test_leftovers_of_a_killed_build_do_not_stand_in_the_way(small_store: Writer
         (paths.stores() / name / VECTORS).write_bytes(b"half")
     small_store()
     assert [path.name for path in paths.stores().iterdir()] == ["new"]
+
+
+def test_a_store_set_aside_by_a_killed_build_comes_back_when_the_next_one_fails(small_store: Writer) -> None:
+    """SIGKILL between the two renames that replace a store leaves the previous one under another name."""
+    before = small_store()
+    before.path.rename(before.path.with_name(".old-new"))
+    with full_disk(1000):
+        refusal(small_store, ErrorCode.NO_SPACE)
+    assert attributes.open_store("new").info == before.info
 
 
 def test_a_state_folder_that_cannot_be_written_is_a_sentence(small_store: Writer, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dfi_server import attributes, lfw, reconstruct, vgg
-from dfi_server.reconstruct import LBFGS, Iteration, Smoothing, TVLoss
+from dfi_server.reconstruct import LBFGS, Change, Iteration, Smoothing, TVLoss
 
 Objective = Callable[[Tensor], Tensor]
 
@@ -185,6 +185,54 @@ def towards(target: Tensor, network: vgg.VGGFeatures) -> Callable[[vgg.Features]
     """The shift from an image's features to those of `target`."""
     goal = network(target)
     return lambda phi: tuple(there - here for here, there in zip(phi, goal, strict=True))
+
+
+def test_a_motion_shows_the_image_from_where_it_points() -> None:
+    """Result pixel p is the image at p + motion(p); beyond the edge the border pixels go on."""
+    image = torch.rand(1, 3, 12, 16, generator=torch.Generator().manual_seed(2))
+    motion = torch.zeros(1, 2, 12, 16)
+    motion[:, 0], motion[:, 1] = 3, -2
+    change = Change(motion, torch.full_like(image, 0.25), torch.ones(1, 1, 12, 16))
+    expected = image[:, :, torch.arange(12).sub(2).clamp(0)][:, :, :, torch.arange(16).add(3).clamp(max=15)]
+    torch.testing.assert_close(change.moved(image), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(change(image), expected + 0.25, rtol=1e-4, atol=1e-4)
+    still = Change(torch.zeros_like(motion), torch.zeros_like(image), change.place)
+    torch.testing.assert_close(still(image), image, rtol=1e-5, atol=1e-5)
+
+
+def features_with_energy(scale: float) -> vgg.Features:
+    """A shift in the shape of the tiny network's features for 96 x 96 pixels, all of it around (60, 40)."""
+    layers = []
+    for channels, cell in ((24, 4), (32, 8), (32, 16)):
+        layer = torch.zeros(1, channels, 96 // cell, 96 // cell)
+        layer[:, :, 40 // cell, 60 // cell] = scale
+        layers.append(layer)
+    return layers[0], layers[1], layers[2]
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_an_edit_has_its_place_where_its_shift_acts(scale: float) -> None:
+    place = reconstruct.place_of(features_with_energy(scale), (96, 96))[0, 0]
+    assert place.min() >= 0
+    assert place.max() <= 1
+    assert place[42, 62] > 0.9
+    y, x = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
+    assert not place[torch.hypot(x - 62, y - 42) > 40].any()
+    torch.testing.assert_close(place, reconstruct.place_of(features_with_energy(1.0), (96, 96))[0, 0])
+
+
+def test_nothing_changes_where_an_edit_has_no_place(face: np.ndarray) -> None:
+    network = vgg.load(tiny_weights(), CPU, torch.float32)
+    photo = crop_of(face, 96)
+    local = lambda phi: tuple(  # noqa: E731
+        20 * x.square().mean().sqrt() * y for x, y in zip(phi, features_with_energy(1.0), strict=True)
+    )
+    change = reconstruct.reconstruct(network, photo, local, iterations=5).change
+    outside = change.place[0, 0] == 0
+    assert 0.2 < outside.float().mean() < 0.95
+    assert not change.residual[:, :, outside].any()
+    assert not change.motion[:, :, outside].any()
+    assert change.residual.abs().max() > 0.02
 
 
 def test_an_image_is_found_again_from_its_features(face: np.ndarray) -> None:
