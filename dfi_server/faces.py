@@ -30,6 +30,7 @@ _TILTED_PIXELS = 1.5e6  # searched at each tilt
 _LAST_SEARCH_PIXELS = 24e6  # searched upright where nothing was found: small faces in a large photo
 _CANDIDATE_SCORE = -0.2
 _ACCEPTED_SCORE = 0.25  # on the aligned face; 1 % of LFW's photos score less than 0.14, 5 % less than 0.76
+_DOUBTFUL_SCORE, _SURE_SCORE = 0.5, 1.0  # below the first nothing counts beside a face above the second
 
 # The detector's median rectangle over 300 LFW photos: where the predictor expects a face that is already aligned.
 _LFW_RECTANGLE = np.array([77.0, 89.0, 181.0, 189.0])
@@ -61,7 +62,8 @@ def find_faces(photo: Pixels, canonical: np.ndarray) -> list[Face]:
         found += _search(photo, _scaled(photo, _LAST_SEARCH_PIXELS), 0, canonical)
     kept: list[Face] = []
     for face in sorted(found, key=lambda face: -face.score):
-        if not any(_same(face, other) for other in kept):
+        doubtful = face.score < _DOUBTFUL_SCORE and kept and kept[0].score > _SURE_SCORE
+        if not doubtful and not any(_same(face, other) for other in kept):
             kept.append(face)
     return sorted(kept, key=lambda face: -face.box[2])
 

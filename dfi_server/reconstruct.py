@@ -23,7 +23,7 @@ from dfi_server import vgg
 TV_WEIGHT = 1e-3
 """lambda, for total variation as the mean over neighbouring pixels' squared differences, pixels in [0, 1]."""
 
-ITERATIONS = 50
+ITERATIONS = 40
 """L-BFGS iterations of a finished edit."""
 
 FEATHER = 0.12

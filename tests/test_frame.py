@@ -1,0 +1,156 @@
+"""The way into the face frame and back: exact where nothing changes, at the photo's own resolution and depth."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from dfi_server import frame as frame_module
+from dfi_server import lfw
+from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.frame import Frame, cut, paste, warp
+from dfi_server.photo import Box, composite
+from dfi_server.reconstruct import Change
+
+SIDE = lfw.FRAME_SIZE
+
+
+def change(motion: tuple[float, float] = (0.0, 0.0), residual: float = 0.0, place: float = 1.0) -> Change:
+    """The same displacement, residual and place at each pixel of the frame."""
+    return Change(
+        torch.tensor(motion, dtype=torch.float32).view(1, 2, 1, 1).expand(1, 2, SIDE, SIDE),
+        torch.full((1, 3, SIDE, SIDE), residual),
+        torch.full((1, 1, SIDE, SIDE), place),
+    )
+
+
+def textured(height: int, width: int, channels: int, dtype: str) -> np.ndarray:
+    unit = np.random.default_rng(5).random((height, width, channels), dtype=np.float32)
+    return unit if dtype == "float32" else (unit * np.iinfo(dtype).max).astype(dtype)
+
+
+boxes = st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(16, 60), st.integers(16, 60))
+
+
+@settings(max_examples=25, deadline=None)
+@given(box=boxes, channels=st.sampled_from([1, 3]), dtype=st.sampled_from(["uint8", "uint16", "float32"]))
+def test_no_change_leaves_every_pixel(box: Box, channels: int, dtype: str) -> None:
+    photo = textured(100, 100, channels, dtype)
+    frame = Frame.of_box(box, (100, 100))
+    patch = paste(photo, frame, cut(photo, frame), change())
+    assert patch.pixels.dtype == photo.dtype
+    assert patch.box == box
+    if dtype == "float32":
+        np.testing.assert_allclose(composite(photo, patch), photo, atol=1e-6)
+    else:
+        np.testing.assert_array_equal(composite(photo, patch), photo)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    angle=st.floats(-math.pi, math.pi),
+    scale=st.floats(0.1, 3),
+    x=st.floats(-50, 150),
+    y=st.floats(-50, 150),
+    dtype=st.sampled_from(["uint8", "uint16", "float32"]),
+)
+def test_outside_the_frame_is_bit_identical(angle: float, scale: float, x: float, y: float, dtype: str) -> None:
+    photo = textured(120, 90, 3, dtype)
+    cos, sin = scale * math.cos(angle), scale * math.sin(angle)
+    frame = Frame(np.array([[cos, -sin, x], [sin, cos, y]]))
+    left, top, width, height = frame.bounds((90, 120))
+    if width == 0 or height == 0:
+        return
+    patch = paste(photo, frame, cut(photo, frame), change((3, -2), 0.3))
+    edited = composite(photo, patch)
+    changed = (edited != photo).any(axis=2)
+    assert not changed[:top].any()
+    assert not changed[top + height :].any()
+    assert not changed[:, :left].any()
+    assert not changed[:, left + width :].any()
+
+
+@given(box=boxes)
+def test_a_box_and_its_frame_are_the_same_place(box: Box) -> None:
+    frame = Frame.of_box(box, (100, 100))
+    assert frame.bounds((100, 100)) == box
+    corners = np.array([[0, SIDE, SIDE / 2], [0, 0, SIDE / 3], [1, 1, 1]])
+    there = np.vstack([frame.matrix @ corners, [1, 1, 1]])
+    np.testing.assert_allclose(frame.inverse() @ there, corners[:2], atol=1e-9)
+
+
+@pytest.mark.parametrize("box", [(-1, 0, 50, 50), (60, 0, 50, 50), (0, 60, 50, 50), (0, 0, 15, 50), (0, 0, 50, 0)])
+def test_a_box_that_is_not_in_the_photo_is_refused(box: Box) -> None:
+    with pytest.raises(DFIError) as raised:
+        Frame.of_box(box, (100, 100))
+    assert raised.value.code == ErrorCode.BAD_BOX
+
+
+def test_cut_sees_lfws_photos_as_building_does() -> None:
+    photo = np.asarray(Image.fromarray(textured(25, 25, 3, "uint8")).resize((250, 250), Image.Resampling.BICUBIC))
+    frame = Frame.of_box(lfw.FRAME_BOX, (250, 250))
+    seen = cut(photo, frame)[0].permute(1, 2, 0).numpy() * 255
+    assert np.abs(seen - lfw.to_frame(photo)).mean() < 1
+
+
+def test_a_finer_photo_is_averaged_not_picked() -> None:
+    """Stripes finer than the frame come out gray, not as moire."""
+    stripes = np.zeros((800, 800, 1), dtype=np.uint8)
+    stripes[:, ::2] = 255
+    seen = cut(stripes, Frame.of_box((0, 0, 800, 800), (800, 800)))
+    assert (seen - 0.5).abs().max() < 0.02
+
+
+def test_motion_moves_the_photos_own_detail() -> None:
+    """Two frame pixels to the right are eight photo pixels; grain is neither blurred nor doubled."""
+    photo = textured(800, 800, 3, "uint8")
+    frame = Frame.of_box((0, 0, 800, 800), (800, 800))
+    patch = paste(photo, frame, cut(photo, frame), change((2, 0)))
+    np.testing.assert_array_equal(patch.pixels[:, :700], photo[:, 8:708])
+
+
+def test_new_structure_replaces_fine_detail_shading_does_not() -> None:
+    photo = textured(800, 800, 3, "float32")
+    frame = Frame.of_box((0, 0, 800, 800), (800, 800))
+    plain = change(residual=0.2)
+    stripes = change()
+    stripes = Change(stripes.motion, stripes.residual.clone(), stripes.place)
+    stripes.residual[..., ::6] = 0.5
+    grain = [np.std(paste(photo, frame, cut(photo, frame), c).pixels[300:500, 300:500]) for c in (change(), plain)]
+    assert grain[1] == pytest.approx(grain[0], rel=1e-3)
+    painted = paste(photo, frame, cut(photo, frame), stripes).pixels[300:500, 300:500]
+    rows = painted - painted.mean(axis=0, keepdims=True)  # what is not the stripes
+    assert rows.std() < 0.35 * grain[0]
+
+
+def test_a_face_at_the_photos_edge() -> None:
+    photo = textured(100, 100, 3, "uint8")
+    frame = Frame(np.array([[0.5, 0, -40.0], [0, 0.5, 60.0]]))
+    patch = paste(photo, frame, cut(photo, frame), change((1, 1), 0.1))
+    assert patch.box == (0, 60, 60, 40)
+
+
+def test_strips_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = textured(300, 200, 3, "uint8")
+    frame = Frame(np.array([[0.9, -0.2, 30.0], [0.2, 0.9, 10.0]]))
+    generator = torch.Generator().manual_seed(0)
+    bend = Change(
+        torch.randn(1, 2, SIDE, SIDE, generator=generator),
+        torch.rand(1, 3, SIDE, SIDE, generator=generator) * 0.2,
+        torch.rand(1, 1, SIDE, SIDE, generator=generator),
+    )
+    whole = paste(photo, frame, cut(photo, frame), bend)
+    monkeypatch.setattr(frame_module, "_STRIP", 37)
+    strips = paste(photo, frame, cut(photo, frame), bend)
+    assert np.abs(whole.pixels.astype(int) - strips.pixels).max() <= 1
+    assert np.abs(whole.mask.astype(int) - strips.mask).max() <= 1
+
+
+def test_beyond_the_edge_the_border_goes_on() -> None:
+    photo = np.full((20, 20, 3), 90, dtype=np.uint8)
+    seen = warp(photo, np.array([[1.0, 0, -10], [0, 1.0, -10]]), (40, 40))
+    np.testing.assert_allclose(seen, 90 / 255, atol=1e-6)
