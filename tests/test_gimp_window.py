@@ -79,6 +79,7 @@ def test_window(window: Window, real: str, screenshots: Path, unseen: np.ndarray
     window.server(real)
     show(window, unseen)
     window.key("2")  # zoom
+    window.fill_screen()
     dialog = open_dialog(window)
     window.tool("xdotool", "windowmove", dialog, "540", "560")  # beside the face
     with Client(real) as client:

@@ -11,10 +11,7 @@ gi.require_version("Gtk", "3.0")
 from gi.repository import Gimp, GimpUi, GLib, Gtk  # noqa: E402
 
 SLIDER_LIMIT = 1.0
-HELP = (
-    "Alpha is the strength of the change: 0.1 to 0.5 is the useful range, and negative values take the attribute "
-    "away. The result is a new layer."
-)
+HELP = "Alpha is the strength: 0.1 to 0.5 is the useful range, and negative values take the attribute away."
 
 Say = Callable[[str], object]
 

@@ -241,8 +241,13 @@ class Window(Gimp):
         self._spawn("openbox")
         self._environment.update(environment)
         self._start("gimp", "-f")
+        self.fill_screen()
+
+    def fill_screen(self) -> None:
+        """Make GIMP's window as large as the screen, and take the pointer out of the picture."""
         main = self.window("GIMP|GNU Image")
         self.tool("xdotool", "windowmove", main, "0", "0", "windowsize", main, "1270", "930")
+        self.tool("xdotool", "mousemove", "1279", "959")
 
     def tool(self, *command: str) -> str:
         """Output of xdotool, import, ... on this screen; "" where it fails."""
