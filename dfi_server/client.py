@@ -3,7 +3,6 @@
 Blocking and thin. Standard library and pyzmq only: this is what GIMP's own Python loads.
 """
 
-import contextlib
 import os
 import queue
 import subprocess
@@ -40,6 +39,7 @@ from dfi_server.protocol import (
 
 POLL_SECONDS = 0.05  # how often callbacks and deadlines are looked at
 SLOWEST_BYTES_PER_SECOND = 50e6  # the time-out grows with the photo: even a busy loopback carries this
+CONNECT_SECONDS = 0.3  # to find a server of this machine; one that listens may take longer to answer
 LOG_BYTES = 1_000_000  # a longer log is begun anew at the next start
 
 T = TypeVar("T")
@@ -76,6 +76,10 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def is_connected(self, patience: float) -> bool:
+        """Whether a ZeroMQ server listens there; waits for up to `patience` seconds until one does."""
+        return bool(self._socket.poll(round(patience * 1000), zmq.POLLOUT))
 
     def hello(self) -> ServerInfo:
         """Who answers, at once, in whatever state. A server whose model failed to load tries again."""
@@ -178,7 +182,7 @@ class Client:
         raise self._unreachable("does not answer")
 
     def _send(self, message: Message, timeout: float, failure: str = "does not answer") -> None:
-        if not self._socket.poll(round(timeout * 1000), zmq.POLLOUT):
+        if not self.is_connected(timeout):
             raise self._unreachable(failure)
         self._socket.send_multipart(encode(message), copy=False)
 
@@ -210,27 +214,28 @@ def start_server(
     unreachable with the log's last line if the process ends or cannot be started, timeout if nobody answers.
     """
     started = time.monotonic()
-    with Client(endpoint, timeout=0.3) as client:
-        with contextlib.suppress(DFIError):
-            return client.hello()
-        process = _spawn(command, log)
+    process: subprocess.Popen[bytes] | None = None
+    with Client(endpoint) as client:
         while True:
-            ended = process.poll() is not None
-            try:
-                return client.hello()  # also after its end: another start may have been quicker
-            except DFIError as error:
-                if error.code != ErrorCode.UNREACHABLE:
-                    raise
+            ended = process is not None and process.poll() is not None
+            if client.is_connected(CONNECT_SECONDS):
+                try:
+                    return client.hello()
+                except DFIError as error:
+                    if error.code != ErrorCode.UNREACHABLE:  # such as another version's server
+                        raise
             seconds = time.monotonic() - started
-            if ended:
+            if process is None:
+                process = _spawn(command, log)
+            elif ended:  # and nobody else has been quicker to start one
                 raise DFIError(ErrorCode.UNREACHABLE, f"The server could not start: {_last_line(log)} (log: {log})")
-            if seconds > timeout:
+            elif seconds > timeout:
                 process.kill()
                 process.wait()
                 raise DFIError(
                     ErrorCode.TIMEOUT, f"The server did not answer within {timeout:.0f} s; its log is {log}."
                 )
-            if waiting is not None:
+            elif waiting is not None:
                 waiting(seconds)
 
 

@@ -79,13 +79,9 @@ class JobTable:
         my_bytes = size + sum(other.edit.pixel_bytes for other in mine.values())
         all_bytes = size + sum(other.edit.pixel_bytes for other in self)
         if len(mine) >= MAX_CLIENT_EDITS or (mine and my_bytes > MAX_CLIENT_BYTES):
-            raise DFIError(
-                ErrorCode.BUSY, f"You have {len(mine)} unfinished edits; send the next when one is done."
-            )
+            raise DFIError(ErrorCode.BUSY, f"You have {len(mine)} unfinished edits; send the next when one is done.")
         if len(self) >= MAX_EDITS or (len(self) and all_bytes > MAX_BYTES):
-            raise DFIError(
-                ErrorCode.BUSY, f"The server has {len(self)} unfinished edits; try again in a moment."
-            )
+            raise DFIError(ErrorCode.BUSY, f"The server has {len(self)} unfinished edits; try again in a moment.")
         self._jobs.setdefault(job.client, {})[job.id] = job
         self._waiting.setdefault(job.client, deque()).append(job)
 

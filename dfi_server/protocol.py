@@ -75,9 +75,7 @@ def _bad(message: str, code: ErrorCode = ErrorCode.BAD_REQUEST) -> NoReturn:
     raise DFIError(code, message)
 
 
-def _check_integer(
-    name: str, value: object, low: int, high: int, code: ErrorCode = ErrorCode.BAD_REQUEST
-) -> None:
+def _check_integer(name: str, value: object, low: int, high: int, code: ErrorCode = ErrorCode.BAD_REQUEST) -> None:
     if type(value) is not int:  # not isinstance: JSON's true must not count as 1
         _bad(f"{name} must be an integer.", code)
     if not low <= value <= high:
@@ -401,9 +399,7 @@ def _read_header(frames: Sequence[Buffer]) -> dict[str, Any]:
         _bad("A message starts with a header frame.")
     _check_header_length(memoryview(frames[0]).nbytes)
     try:
-        header = json.loads(
-            bytes(frames[0]).decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
-        )
+        header = json.loads(bytes(frames[0]).decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         _bad("The header must be JSON in UTF-8 without NaN or Infinity.")
     if not isinstance(header, dict):

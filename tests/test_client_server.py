@@ -359,6 +359,7 @@ def test_an_id_in_use_is_refused_and_the_first_edit_goes_on(slow: SlowEditor, sl
 def test_cancel_takes_waiting_and_running_edits(slow: SlowEditor, slow_server: Server) -> None:
     with Raw(slow_server.endpoint) as client:
         client.edit("running", 1)
+        eventually(lambda: slow.started == [1])
         client.edit("waiting", 2)
         client.edit("next", 3)
         client.send(MessageType.CANCEL, "waiting")
@@ -452,7 +453,7 @@ def test_a_callback_that_takes_its_time_does_not_lose_the_edit(slow: SlowEditor,
             time.sleep(protocol.CLIENT_SILENCE_SECONDS + 0.5)
             slow.go.set()
 
-    with Client(slow_server.endpoint, timeout=1.0) as client:
+    with Client(slow_server.endpoint) as client:
         assert client.edit(SMALL, PIXELS, progress=dawdle).pixels == PIXELS
 
 
@@ -477,21 +478,27 @@ def test_another_version_is_told_both_versions(slow_server: Server) -> None:
         assert "1" in reply.body.message and "99" in reply.body.message
 
 
-def test_a_client_tells_when_the_server_speaks_another_version() -> None:
-    future: zmq.Socket[bytes]
-    with zmq.Context.instance().socket(zmq.ROUTER) as future:
-        future.linger = 0
-        port = future.bind_to_random_port("tcp://127.0.0.1")
+@contextlib.contextmanager
+def future_server() -> Iterator[str]:
+    """Answers one request, in protocol 2."""
+    socket: zmq.Socket[bytes]
+    with zmq.Context.instance().socket(zmq.ROUTER) as socket:
+        socket.linger = 0
+        port = socket.bind_to_random_port("tcp://127.0.0.1")
 
         def answer() -> None:
-            client, _ = future.recv_multipart()
-            future.send_multipart([client, b'{"protocol": 2, "type": "error", "id": null, "code": "version"}'])
+            client, _ = socket.recv_multipart()
+            socket.send_multipart([client, b'{"protocol": 2, "type": "hello", "id": "?"}'])
 
         thread = threading.Thread(target=answer)
         thread.start()
-        with Client(f"tcp://127.0.0.1:{port}") as client:
-            error = failure_of(client.hello)
+        yield f"tcp://127.0.0.1:{port}"
         thread.join()
+
+
+def test_a_client_tells_when_the_server_speaks_another_version() -> None:
+    with future_server() as endpoint, Client(endpoint) as client:
+        error = failure_of(client.hello)
     assert error.code == ErrorCode.VERSION
     assert "client speaks protocol 1, the server 2" in error.message
 
@@ -579,7 +586,7 @@ def test_a_stopping_server_tells_its_clients(slow: SlowEditor) -> None:
         server.stop()
         for client in (running, waiting):
             error = client.error()
-            assert (error.code, "stopped" in error.message) == (ErrorCode.UNREACHABLE, True)
+            assert (error.code, "was stopped" in error.message) == (ErrorCode.UNREACHABLE, True)
         assert slow.cancelled.wait(5)
 
 
@@ -601,6 +608,14 @@ def started(command: list[str], endpoint: str, log: Path, **options: Any) -> Ite
             os.waitpid(pid, 0)
 
 
+def exit_code(pid: int, seconds: float = 20.0) -> int:
+    deadline = time.monotonic() + seconds
+    while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
+        assert time.monotonic() < deadline, "the process goes on"
+        time.sleep(0.02)
+    return os.waitstatus_to_exitcode(ended[1])
+
+
 def child_ids() -> list[int]:
     tasks = Path("/proc/self/task").iterdir()
     return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
@@ -616,7 +631,7 @@ def test_a_real_server_s_whole_life(tiny_home: Path, tmp_path: Path, face: np.nd
         # It outlives the caller: another session, nothing of the caller's open.
         assert os.getsid(pid) == pid != os.getsid(0)
         assert [str(Path(f"/proc/{pid}/fd/{n}").readlink()) for n in (0, 1, 2)] == ["/dev/null", *[str(log)] * 2]
-        with Client(endpoint, timeout=1.0) as client:
+        with Client(endpoint) as client:
             assert "smiling" in client.attributes()
             assert start_server(["/does/not/exist"], endpoint, log=log).store == "lfw"  # it is there already
 
@@ -625,8 +640,8 @@ def test_a_real_server_s_whole_life(tiny_home: Path, tmp_path: Path, face: np.nd
             assert second.stderr.count("\n") == 1 and "listens" in second.stderr
 
             error = failure_of(lambda: client.edit(long, face.data, progress=lambda _: os.kill(pid, signal.SIGTERM)))
-            assert (error.code, "stopped" in error.message) == (ErrorCode.UNREACHABLE, True)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+            assert (error.code, "was stopped" in error.message) == (ErrorCode.UNREACHABLE, True)
+        assert exit_code(pid) == 0
     assert "Listening" in log.read_text() and "Traceback" not in log.read_text()
 
 
@@ -703,6 +718,13 @@ def test_a_server_that_stands_still_loses_the_impatient_only(
     assert errors[1.0].code == ErrorCode.UNREACHABLE
     assert "stopped answering" in errors[1.0].message
     assert errors[10.0].code == ErrorCode.CANCELLED  # by the client itself, a second later: its edit was kept
+
+
+def test_a_server_of_another_version_is_not_joined_by_a_second(tmp_path: Path) -> None:
+    with future_server() as endpoint:
+        error = failure_of(lambda: start_server(["false"], endpoint, log=tmp_path / "log"))
+    assert error.code == ErrorCode.VERSION
+    assert not (tmp_path / "log").exists()
 
 
 def test_a_start_that_fails_gives_the_log_s_last_line(tmp_path: Path) -> None:
