@@ -39,6 +39,8 @@ _MOTION_SCALE = 30.0  # pixels of displacement that cost L-BFGS as much as a cha
 _PLACE_LOW, _PLACE_HIGH = 0.08, 0.23  # of the largest energy of the shift: see place_of
 _PLACE_BLUR = 8.0  # frame pixels
 _ENERGY_FLOOR = 1e-12
+_GRID = 16  # pixels of the image to a cell of relu5_1
+_MARGIN = 8  # pixels between what may change and the window's sides
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,15 @@ class Iteration:
 
 
 class FeatureLoss(nn.Module):
-    """Squared distance to the target features, each layer in units of the photo's own energy in that layer."""
+    """Squared distance to phi + shift, each layer in units of the photo's own energy in that layer.
 
-    def __init__(self, phi: vgg.Features, shift: vgg.Features) -> None:
+    `whole`: the photo's features to take that energy from, where phi is only a part of them.
+    """
+
+    def __init__(self, phi: vgg.Features, shift: vgg.Features, whole: vgg.Features | None = None) -> None:
         super().__init__()
         self.target = [layer.float() + change for layer, change in zip(phi, shift, strict=True)]
-        self.weight = [1 / layer.float().square().sum().clamp_min(_ENERGY_FLOOR) for layer in phi]
+        self.weight = [1 / layer.float().square().sum().clamp_min(_ENERGY_FLOOR) for layer in whole or phi]
 
     def forward(self, features: vgg.Features) -> Tensor:
         distances = [
@@ -143,6 +148,43 @@ class Unknowns(nn.Module):
         return torch.zeros(1, 5, *self.place.shape[-2:], device=self.place.device)
 
 
+@dataclass(frozen=True)
+class Window:
+    """The part of an image that an edit can touch, with a margin: only that part goes through the network.
+
+    What lies outside does not change, nor do its features, but for those near the window's sides, whose view ends
+    there in the photo and in z alike.
+    """
+
+    rows: slice
+    columns: slice
+
+    @staticmethod
+    def around(place: Tensor) -> "Window":
+        """The window around where `place` (1, 1, H, W) is not 0; it starts and ends on relu5_1's grid."""
+        sides = []
+        for dimension in (3, 2):
+            length = place.shape[5 - dimension]
+            (touched,) = torch.nonzero(place.amax(dim=(0, 1, dimension)) > 0, as_tuple=True)
+            low, high = (touched[0].item(), touched[-1].item() + 1) if len(touched) else (0, length)
+            start = max(0, low - _MARGIN) // _GRID * _GRID
+            stop = -(-(high + _MARGIN) // _GRID) * _GRID
+            # a rest too short for another cell of relu5_1 goes with the last one
+            sides.append(slice(start, length if stop + _GRID > length else stop))
+        return Window(*sides)
+
+    def of_image(self, image: Tensor) -> Tensor:
+        return image[..., self.rows, self.columns]
+
+    def of_features(self, layers: vgg.Features) -> vgg.Features:
+        """The same part of relu3_1, relu4_1 and relu5_1, which are 4, 8 and 16 times coarser."""
+        relu3_1, relu4_1, relu5_1 = (
+            layer[..., self.rows.start // s : self.rows.stop // s, self.columns.start // s : self.columns.stop // s]
+            for layer, s in zip(layers, (4, 8, 16), strict=True)
+        )
+        return relu3_1, relu4_1, relu5_1
+
+
 def place_of(shift: vgg.Features, size: tuple[int, int]) -> Tensor:
     """Where a shift acts: (1, 1, *size) in [0, 1], from its energy over the feature maps.
 
@@ -187,15 +229,17 @@ def reconstruct(
     """
     with torch.no_grad():
         phi = network(image)
-        target = shift(phi)
-        distance = FeatureLoss(phi, target)
-        unknowns = Unknowns(place_of(target, (image.shape[-2], image.shape[-1])))
+        change = shift(phi)
+        place = place_of(change, (image.shape[-2], image.shape[-1]))
+        window = Window.around(place)
+        distance = FeatureLoss(network(window.of_image(image)), window.of_features(change), whole=phi)
+    unknowns = Unknowns(place)
     variation = TVLoss()
 
     def objective(u: Tensor) -> tuple[float, Tensor]:
         u = u.detach().requires_grad_(True)
         z = unknowns(u)(image)
-        loss = distance(network(z)) + tv_weight * variation(z)
+        loss = distance(network(window.of_image(z))) + tv_weight * variation(z)
         (gradient,) = torch.autograd.grad(loss, u)
         return loss.item(), gradient
 
