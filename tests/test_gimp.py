@@ -310,6 +310,11 @@ def test_bad_arguments(apply: Apply, values: dict[str, object], sentence: str) -
         ),
         ("layer = Gimp.Layer.new(image, 'new', 9, 9, 1, 100, 0)\nimage.insert_layer(layer, None, 0)", "“new” is empty"),
         ("layer.set_offsets(300, 0)\nimage.select_rectangle(2, 10, 10, 90, 90)", "The selection lies outside"),
+        (
+            "image.select_rectangle(Gimp.ChannelOps.REPLACE, 50, 50, 99, 99)\n"
+            "layer = Gimp.Selection.float(image, [layer], 0, 0)",
+            "The selection floats: anchor it",
+        ),
         ("image.select_rectangle(Gimp.ChannelOps.REPLACE, 10, 10, 5, 5)", "The selection is too small for a face"),
         ("image.crop(250, 120, 0, 0)", "No face was found: select one"),
         (

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gimp.gimp import SHORTCUT, Window, free_endpoint, wait_for
+from gimp.server import editing
 from PIL import Image
 
 from dfi_server.client import Client
@@ -81,7 +82,7 @@ def test_window(window: Window, real: str, screenshots: Path, unseen: np.ndarray
     window.key("2")  # zoom
     window.fill_screen()
     dialog = open_dialog(window)
-    window.tool("xdotool", "windowmove", dialog, "540", "560")  # beside the face
+    window.tool("xdotool", "windowmove", dialog, "780", "560")  # beside the face
     with Client(real) as client:
         behind = sum(name > "smiling" for name in client.attributes())  # the list is sorted
     choice = ("alt+t", "End", *["Up"] * behind)
@@ -125,3 +126,17 @@ def test_failure_is_a_box(window: Window, face: np.ndarray, screenshots: Path) -
     window.key("Return")
     wait_for("the message to go", lambda: not window.windows(MESSAGE))
     assert names(window) == ["Background"]
+
+
+def test_layer_removed_meanwhile(window: Window, tiny: str, face: np.ndarray) -> None:
+    """GIMP lets the user work on during the edit."""
+    window.server(tiny)
+    show(window, face)
+    apply_dialog(window, open_dialog(window))
+    wait_for("an edit", lambda: editing(tiny), every=0.01)
+    window.run(f"image = {SHOWN}\nimage.remove_layer(image.get_layers()[0])")
+    message = window.window(MESSAGE)
+    window.focus(message)
+    window.key("Return")
+    wait_for("the message to go", lambda: not window.windows(MESSAGE))
+    assert names(window) == []

@@ -39,6 +39,8 @@ def single_layer(drawables: Sequence[Gimp.Drawable]) -> Gimp.Layer:
     (layer,) = drawables
     if not isinstance(layer, Gimp.Layer):
         raise UserError("A mask or a channel is selected: select the layer itself.")
+    if layer.is_floating_sel():
+        raise UserError("The selection floats: anchor it, or make it a layer of its own, then run the filter again.")
     if layer.is_group_layer():
         raise UserError(f"“{layer.get_name()}” is a layer group: select one layer inside it.")
     if layer.is_indexed():
@@ -105,7 +107,7 @@ class Source:
         try:
             position = self._image.get_item_position(self._layer)
             if not self._image.insert_layer(new, self._layer.get_parent(), position):
-                raise UserError("GIMP accepts no new layer here: unlock the group that holds this one.")
+                raise UserError(f"GIMP accepts no new layer here: {Gimp.get_pdb().get_last_error()}")
             self._image.set_selected_layers([self._layer])
         finally:
             self._image.undo_group_end()
