@@ -16,10 +16,9 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 torch_cpu_index=https://download.pytorch.org/whl/cpu
-endpoint=tcp://127.0.0.1:5577
 check_network="Check the connection to https://pypi.org, then run ./install.sh again."
 sample=$here/dfi_server/sample/astronaut.jpg
-sample_edit=(--box '139,7,175,175' --set smiling=0.4) # the box is the sample's face
+sample_edit=eyeglasses=0.4 # she smiles already
 
 stop() {
     printf '\ninstall.sh: %s\n' "$*" >&2
@@ -37,8 +36,6 @@ venv=$home/venv
 link=$HOME/.local/bin/dfi
 manifest=$home/installed # lines "tree PATH" and "dir PATH": what to remove, and what to remove if it is empty then
 log=$home/install.log
-config=${XDG_CONFIG_HOME:-$HOME/.config}/GIMP
-flatpak_config=$HOME/.var/app/org.gimp.GIMP/config/GIMP
 
 recorded() { grep -qxF "$1 $2" "$manifest" 2>/dev/null; }
 
@@ -70,7 +67,7 @@ stop_servers() {
 # --- removal
 
 uninstall() {
-    local lines=() folders=() kind path
+    local lines=() folders=() line path
     stop_servers
     if [ -e "$manifest" ]; then
         mapfile -t lines < <(tac "$manifest") # latest first, so that a folder is empty when its turn comes
@@ -78,8 +75,8 @@ uninstall() {
         echo "Nothing is installed in $home."
     fi
     for line in "${lines[@]}"; do
-        kind=${line%% *} path=${line#* }
-        case $kind in
+        path=${line#* }
+        case ${line%% *} in
         tree) rm -rf -- "$path" && echo "Removed $path" ;;
         link) [ "$(readlink "$path")" != "$venv/bin/dfi" ] || { rm -- "$path" && echo "Removed $path"; } ;;
         dir) folders+=("$path") ;;
@@ -101,15 +98,19 @@ job=
 # step SENTENCE REMEDY COMMAND...: run it, its output in the log; show how long it takes and, on a terminal, what it is
 # doing. Stops with the remedy where it fails; without a remedy, returns its status.
 step() {
-    local text=$1 remedy=$2 started=$SECONDS status=0
+    local text=$1 remedy=$2 started=$SECONDS status=0 line
     shift 2
     printf '%s ... ' "$text"
+    echo "--- $text" >>"$log"
+    shopt -s checkwinsize
+    (:) # sets COLUMNS
     set -m # a process group of its own, to be ended as one
     "$@" </dev/null >>"$log" 2>&1 &
     job=$!
     set +m
     while [ -t 1 ] && kill -0 "$job" 2>/dev/null; do
-        printf '\r\033[K%s ... %d s  %.60s' "$text" $((SECONDS - started)) "$(tail -n 1 "$log" | tr -dc '[:print:]')"
+        line="$text ... $((SECONDS - started)) s  $(tail -n 1 "$log" | tr -dc '[:print:]')"
+        printf '\r\033[K%s' "${line:0:${COLUMNS:-80}-1}"
         sleep 0.5
     done
     wait "$job" || status=$?
@@ -147,12 +148,13 @@ find_python() {
         "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' && return
     done
     command -v python3 >/dev/null ||
-        stop "Python is missing: install Python 3.11 or newer (sudo apt-get install python3), then run ./install.sh again."
+        stop "Python is missing: run 'sudo apt-get install python3', then ./install.sh again."
     stop "$(python3 --version) is too old: install Python 3.11 or newer, then run ./install.sh again."
 }
 
 make_venv() {
     local package
+    record tree "$venv"
     "$venv/bin/python" -m pip --version >/dev/null 2>&1 && return
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
         package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
@@ -162,7 +164,6 @@ make_venv() {
         step "Installing Debian's $package" "Run 'sudo apt-get install $package', then ./install.sh again." \
             install_venv_package "$package"
     fi
-    record tree "$venv"
     step "Making a virtual environment" "The lines above say why." "$python" -m venv --clear "$venv"
 }
 
@@ -171,7 +172,7 @@ has_nvidia_gpu() {
 }
 
 answers() {
-    timeout 10 "$python" -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=4)' "$1" 2>/dev/null
+    timeout 8 "$python" -c 'import sys, urllib.request as u; u.urlopen(sys.argv[1], timeout=4)' "$1" 2>/dev/null
 }
 
 pip() { "$venv/bin/python" -m pip "$@"; }
@@ -184,33 +185,45 @@ check_space() {
         stop "$home has $free GB free, and torch needs $1 GB: free some, or set DFI_HOME to a folder on a larger disk."
 }
 
+# Those requirements of pyproject.toml that start with $1, one to a line.
+requirements() {
+    "$python" -c 'import sys, tomllib
+file = tomllib.load(open(sys.argv[1], "rb"))
+for line in file["build-system"]["requires"] + file["project"]["dependencies"]:
+    if line.startswith(sys.argv[2]):
+        print(line)' "$here/pyproject.toml" "$1"
+}
+
+# From a copy: building leaves files in the source folder, and takes up what earlier builds left there. With setuptools
+# in the virtual environment, where torch wants it anyway, an update of an unchanged set of packages needs no network.
+pip_install_package() {
+    mkdir "$home/tmp/source"
+    cp -r "$here"/{pyproject.toml,README.md,LICENSE,dfi_server} "$home/tmp/source"
+    pip install "$(requirements setuptools)"
+    pip install --no-build-isolation "$home/tmp/source"
+}
+
 install_package() {
-    local requirements text cpu=
+    local torch cpu='' text="Installing the program and what it needs"
     if ! has_nvidia_gpu && answers "$torch_cpu_index/torch/"; then
         check_space 3
-        mapfile -t requirements < <(
-            "$python" -c 'import sys, tomllib
-for line in tomllib.load(open(sys.argv[1], "rb"))["project"]["dependencies"]:
-    if line.startswith("torch"): print(line)' "$here/pyproject.toml"
-        )
-        if step "Installing torch for the CPU (200 MB)" '' \
-            pip install --index-url "$torch_cpu_index" "${requirements[@]}"; then
+        mapfile -t torch < <(requirements torch)
+        if step "Installing torch for the CPU (200 MB)" "" \
+            pip install --index-url "$torch_cpu_index" "${torch[@]}"; then
             cpu=yes
         else
             echo "PyTorch's own index could not serve it; taking the large build from PyPI."
         fi
     fi
-    [ -n "$cpu" ] || check_space 12
-    # From a copy: building leaves files in the source folder, and takes up what earlier builds left there.
-    mkdir "$home/tmp/source"
-    cp -r "$here"/{pyproject.toml,README.md,LICENSE,dfi_server} "$home/tmp/source"
-    text="Installing the program and what it needs"
-    [ -n "$cpu" ] || text+=" (2.7 GB with torch)"
-    step "$text" "$check_network" pip install "$home/tmp/source"
+    if [ -z "$cpu" ]; then
+        check_space 12
+        text+=" (2.7 GB with torch)"
+    fi
+    step "$text" "$check_network" pip_install_package
 }
 
 link_command() {
-    if [ -e "$link" ] && ! [[ -L $link && $(readlink "$link") == */venv/bin/dfi ]]; then
+    if [[ (-e $link || -L $link) && $(readlink "$link") != */venv/bin/dfi ]]; then
         dfi=$venv/bin/dfi
         echo "There is another program in $link, which stays: call this one as $dfi"
         return
@@ -222,67 +235,6 @@ link_command() {
     *:"$(dirname "$link")":*) dfi=dfi ;;
     *) dfi=$link ;;
     esac
-}
-
-# --- the filter
-
-# "3.0.4" for the gimp on PATH, or nothing.
-gimp_version() {
-    { timeout 20 gimp --version || timeout 20 gimp-console --version; } 2>/dev/null | grep -oEm 1 '[0-9]+\.[0-9]+\.[0-9]+'
-}
-
-# GIMP runs plug-ins by a Python of its own choice: the system's, or the one inside its Flatpak or AppImage.
-gimp_python() {
-    if [ -x /usr/bin/python3 ]; then echo /usr/bin/python3; else command -v python3; fi
-}
-
-# The plug-in's folder, complete, in $1.
-make_plugin() {
-    local version python_version wheel
-    mkdir -p "$1/dfi_server" "$1/vendor" "$home/tmp/wheels"
-    cp "$here"/gimp_plugin/dfi/*.py "$1"
-    chmod 755 "$1/dfi.py"
-    cp "$here"/dfi_server/{__init__,errors,protocol,client}.py "$1/dfi_server"
-    # The Flatpak shares this folder, but sees only its own programs.
-    # shellcheck disable=SC2016 # expanded where it runs, with $0 = DFI_HOME
-    "$venv/bin/python" -c 'import json, sys; print(json.dumps({"command": sys.argv[3:], "endpoint": sys.argv[2]}, indent=1),
-        file=open(sys.argv[1], "w", encoding="utf-8"))' "$1/server.json" "$endpoint" \
-        sh -c '[ ! -e /.flatpak-info ] || { echo "GIMP from Flatpak cannot start programs of this computer:" \
-"run dfi serve in a terminal, then try again."; exit 1; }
-exec env "DFI_HOME=$0" "$0/venv/bin/dfi" serve "$@"' "$home"
-    # pyzmq as the server has it. Its cp312-abi3 wheel serves every Python from 3.12 on; an older one has its own file.
-    version=$("$venv/bin/python" -c 'import zmq; print(zmq.__version__)')
-    python_version=$("$(gimp_python)" -c 'import sys; print("3.%d" % min(sys.version_info[1], 12))')
-    for python_version in 3.12 "$python_version"; do
-        pip download -q --no-deps --only-binary=:all: --python-version "$python_version" -d "$home/tmp/wheels" "pyzmq==$version"
-    done
-    for wheel in "$home"/tmp/wheels/*.whl; do
-        "$venv/bin/python" -m zipfile -e "$wheel" "$1/vendor"
-    done
-}
-
-install_plugin() {
-    local folder target version
-    step "Preparing the filter for GIMP" "$check_network" make_plugin "$home/tmp/dfi"
-    version=$(gimp_version || true)
-    [[ $version != 3.* ]] || make_dir "$config/${version%.*}"
-    if ! compgen -G "$config/3.*" >/dev/null && ! compgen -G "$flatpak_config/3.*" >/dev/null; then
-        make_dir "$config/3.0"
-    fi
-    plugins=()
-    for folder in "$config"/3.* "$flatpak_config"/3.*; do
-        [ -d "$folder" ] || continue
-        target=$folder/plug-ins/dfi
-        if [ -e "$target" ] && ! recorded tree "$target" && ! grep -qs plug-in-dfi "$target/dfi.py"; then
-            echo "There is another plug-in in $target, which stays: move it away and run ./install.sh again."
-            continue
-        fi
-        make_dir "$folder/plug-ins"
-        record tree "$target"
-        rm -rf -- "$target"
-        cp -r "$home/tmp/dfi" "$target"
-        plugins+=("$target")
-    done
 }
 
 # --- self-check
@@ -300,48 +252,10 @@ print(torch.__version__, "on", device.type, f"({vgg.choose_precision(device)})".
     ok "torch $found"
     if has_nvidia_gpu && [[ $found != *cuda* ]]; then
         if [[ $found == *+cpu* ]]; then
-            no "The NVIDIA GPU is not used by this CPU build of torch: run ./install.sh --uninstall, then ./install.sh again."
+            no "This build of torch does not use the NVIDIA GPU: run ./install.sh --uninstall, then ./install.sh again"
         else
-            no "The NVIDIA GPU is not used: update its driver (torch says why: $venv/bin/python -m torch.utils.collect_env)."
+            no "torch does not get to the NVIDIA GPU: update its driver ($venv/bin/python -m torch.utils.collect_env)"
         fi
-    fi
-}
-
-check_plugin() {
-    local found
-    found=$(
-        cd "$1" && test -x dfi.py && "$(gimp_python)" -c 'import sys
-try:
-    import zmq
-except ImportError:
-    sys.path.append("vendor")
-    import zmq
-from dfi_server import client
-print("pyzmq", zmq.__version__, "for Python %d.%d" % sys.version_info[:2])' 2>>"$log"
-    ) || failed "The filter in $1 does not load: run ./install.sh --uninstall, then ./install.sh again."
-    ok "Filter in $1, $found"
-}
-
-# Does GIMP itself find the filter? Asked in a configuration folder of its own.
-check_gimp() {
-    local version folder=$home/tmp/gimp
-    version=$(gimp_version || true)
-    if [[ $version != 3.* ]]; then
-        if [ -d "${flatpak_config%/config/GIMP}" ]; then
-            ok "GIMP from Flatpak; run dfi serve in a terminal before using the filter: it cannot start programs"
-        else
-            no "${version:+GIMP $version is too old, and }GIMP 3 was not found: install it (https://www.gimp.org/downloads)"
-        fi
-        return
-    fi
-    mkdir -p "$folder/plug-ins"
-    cp -r "$home/tmp/dfi" "$folder/plug-ins"
-    if env HOME="$folder" XDG_CACHE_HOME="$folder" XDG_DATA_HOME="$folder" GIMP3_DIRECTORY="$folder" \
-        timeout 120 gimp-console -i -d -f --batch-interpreter=python-fu-eval \
-        -b 'assert Gimp.get_pdb().lookup_procedure("plug-in-dfi")' --quit </dev/null >>"$log" 2>&1; then
-        ok "GIMP $version has the filter: Filters > Deep Feature Interpolation... (restart GIMP if it is open)"
-    else
-        no "GIMP $version does not load the filter: its Python lacks gi (sudo apt-get install python3-gi), or see $log"
     fi
 }
 
@@ -351,7 +265,7 @@ check_store() {
         ok "Store of $(wc -l <<<"$names") attribute vectors"
         return 0
     fi
-    no "$names"
+    no "${names#dfi: }"
     return 1
 }
 
@@ -359,13 +273,16 @@ edit_sample() {
     local result=$home/sample.png
     record tree "$result"
     step "Editing the sample portrait" "Run '$dfi setup', then ./install.sh again." \
-        "$venv/bin/dfi" edit "$sample" "$result" "${sample_edit[@]}"
+        "$venv/bin/dfi" edit "$sample" "$result" --set "$sample_edit"
     echo "The edited portrait: $result (before: $sample)"
 }
 
+# shellcheck source=gimp_plugin/install.bash
+. "$here/gimp_plugin/install.bash"
+
 install() {
     local target
-    [ "$(uname -s)" = Linux ] || stop "This is for Linux; elsewhere, 'pip install .' gives the dfi command without the filter."
+    [ "$(uname -s)" = Linux ] || stop "This is for Linux: elsewhere, 'pip install .' gives dfi without the filter."
     find_python
     make_dir "$home"
     : >"$log"
@@ -374,7 +291,8 @@ install() {
     trap leave EXIT
     trap 'stop "Interrupted: run ./install.sh again to go on."' INT TERM HUP
     # Where /tmp is memory, as on Debian 13, torch does not fit.
-    export TMPDIR=$home/tmp PIP_PROGRESS_BAR=off PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_USER=0 DFI_HOME=$home
+    export TMPDIR=$home/tmp DFI_HOME=$home
+    export PIP_PROGRESS_BAR=off PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_USER=0
     unset PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX
 
     echo "Deep Feature Interpolation, into $home"
@@ -393,7 +311,7 @@ install() {
     if [ "$dfi" = dfi ]; then
         ok "Command dfi in $link"
     else
-        no "The command is $dfi: $(dirname "$link") is not on PATH. Log in again, or run: export PATH=\"\$HOME/.local/bin:\$PATH\""
+        no "Command $dfi: not on PATH; log in again, or run: export PATH=\"\$HOME/.local/bin:\$PATH\""
     fi
     [ -z "$given_home" ] || ok "State in $home: keep DFI_HOME=$given_home set where you run $dfi"
     if check_store; then
@@ -403,7 +321,6 @@ install() {
         printf '\nOne step is left: run %s setup (downloads about 700 MB, 20 min).\n' "$dfi"
         printf 'Then run ./install.sh again: it edits a sample portrait.\n'
     fi
-    rm -f -- "$log"
 }
 
 remove='' purge=''
