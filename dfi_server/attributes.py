@@ -23,7 +23,6 @@ from torch import Tensor
 from dfi_server import lfw, paths, vgg
 from dfi_server.errors import DFIError, ErrorCode
 
-DEFAULT_STORE = "lfw"
 MAX_ALPHA = 2.0
 """Alpha beyond +-2 is refused; 0.1 to 0.5 is the useful range."""
 
@@ -120,7 +119,7 @@ class Store:
 
 def open_store(name: str | None = None) -> Store:
     """Open a store by name from the state folder; None means the default store."""
-    name = name or DEFAULT_STORE
+    name = name or paths.DEFAULT_STORE
     if Path(name).name != name or name.startswith("."):
         raise DFIError(ErrorCode.NO_STORE, f"'{name}' is not a store's name: use a plain name such as 'lfw'.")
     return Store(paths.stores() / name)

@@ -2,6 +2,7 @@
 
 dfi setup         build the store of attribute vectors (downloads VGG-19 and LFW, or takes files)
 dfi attributes    list what can be edited
+dfi faces         find the faces in a photo
 dfi edit          edit one photo
 dfi strip         one picture with an edit at several alphas
 dfi serve         the server that GIMP and other clients talk to
@@ -14,30 +15,23 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # When other programs use the cores (GIMP does), OpenMP's spinning threads slow each other down several times over.
 # It is read once, when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import numpy as np
 from tqdm import tqdm
 
-from dfi_server import (
-    __version__,
-    attributes,
-    build,
-    client,
-    contact_sheet,
-    faces,
-    lfw,
-    paths,
-    photo,
-    protocol,
-    server,
-    vgg,
-)
-from dfi_server import edit as pipeline
+# What imports torch takes seconds to import: each command takes what it needs. `dfi serve` binds at once, and torch
+# comes with the model, in the worker's thread.
+from dfi_server import __version__, lfw, paths, protocol
 from dfi_server.errors import DFIError, ErrorCode
+
+if TYPE_CHECKING:
+    from dfi_server.edit import Editor
+    from dfi_server.photo import Patch, Pixels
+    from dfi_server.protocol import FaceChoice
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,7 +114,7 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--store", metavar="NAME", help=f"store of vectors (default: {attributes.DEFAULT_STORE})")
+    parser.add_argument("--store", metavar="NAME", help=f"store of vectors (default: {paths.DEFAULT_STORE})")
 
 
 def _add_edit(parser: argparse.ArgumentParser) -> None:
@@ -134,23 +128,33 @@ def _add_edit(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
+    return int(text)
 
 
-def _face(text: str) -> pipeline.FaceChoice:
-    return text if text in ("largest", "all") else _positive(text)  # type: ignore[return-value]
+def _face(text: str) -> "FaceChoice":
+    if text == "largest":
+        return "largest"
+    if text == "all":
+        return "all"
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither 'largest', 'all' nor a face's number from 1")
+    return int(text)
 
 
 def _box(text: str) -> tuple[int, int, int, int]:
-    x, y, width, height = (int(part) for part in text.split(","))
+    try:
+        x, y, width, height = (int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not four whole numbers X,Y,W,H") from None
     return x, y, width, height
 
 
 def parse_alphas(settings: Sequence[str]) -> dict[str, float]:
     """["smiling=0.4", ...] as {name: alpha}. Raises DFIError(BAD_ALPHA | BAD_REQUEST)."""
+    from dfi_server.attributes import check_alphas
+
     alphas: dict[str, float] = {}
     for setting in settings:
         name, _, text = setting.partition("=")
@@ -158,7 +162,7 @@ def parse_alphas(settings: Sequence[str]) -> dict[str, float]:
         if name in alphas:
             raise DFIError(ErrorCode.BAD_REQUEST, f"'{name}' is set twice.")
         alphas[name] = _alpha(name, text)
-    attributes.check_alphas(alphas)
+    check_alphas(alphas)
     return alphas
 
 
@@ -172,6 +176,8 @@ def _alpha(name: str, text: str) -> float:
 
 
 def _setup(options: argparse.Namespace) -> None:
+    from dfi_server import build, vgg
+
     weights = vgg.read_weights(options.vgg19) if options.vgg19 else vgg.download_weights()
     table = options.attributes or lfw.download_attributes(paths.downloads())
     archive = options.lfw or lfw.download_photos(paths.downloads())
@@ -182,7 +188,7 @@ def _setup(options: argparse.Namespace) -> None:
             bar.update(done - bar.n)
 
         store, report = build.build_lfw(
-            attributes.DEFAULT_STORE,
+            paths.DEFAULT_STORE,
             weights,
             archive,
             table,
@@ -200,11 +206,17 @@ def _setup(options: argparse.Namespace) -> None:
 
 
 def _attributes(options: argparse.Namespace) -> None:
+    from dfi_server import attributes
+
     names = attributes.open_store(options.store).info.attributes
     print(json.dumps(names) if options.json else "\n".join(names))
 
 
 def _faces(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from dfi_server import attributes, contact_sheet, faces, photo
+
     if options.draw:
         photo.check_writable(options.draw)
     source = photo.read(options.input)
@@ -221,6 +233,8 @@ def _faces(options: argparse.Namespace) -> None:
 
 
 def _edit(options: argparse.Namespace) -> None:
+    from dfi_server import photo
+
     alphas = parse_alphas(options.set)
     photo.check_writable(options.output)
     source = photo.read(options.input)
@@ -231,8 +245,10 @@ def _edit(options: argparse.Namespace) -> None:
     print(f"{options.output}: {done}, {how}")
 
 
-def _edit_here(pixels: photo.Pixels, alphas: dict[str, float], options: argparse.Namespace) -> tuple[photo.Patch, str]:
-    editor = pipeline.Editor(options.store, options.device)
+def _edit_here(pixels: "Pixels", alphas: dict[str, float], options: argparse.Namespace) -> tuple["Patch", str]:
+    from dfi_server.edit import Editor
+
+    editor = Editor(options.store, options.device)
     with _iteration_bar() as bar:
         edit = editor.edit(
             pixels,
@@ -245,21 +261,31 @@ def _edit_here(pixels: photo.Pixels, alphas: dict[str, float], options: argparse
     return edit.patch, f"{edit.iterations} iterations in {edit.seconds:.1f} s on {editor.device_name}"
 
 
-def _edit_by_server(
-    pixels: photo.Pixels, alphas: dict[str, float], options: argparse.Namespace
-) -> tuple[photo.Patch, str]:
+def _edit_by_server(pixels: "Pixels", alphas: dict[str, float], options: argparse.Namespace) -> tuple["Patch", str]:
+    import numpy as np
+
+    from dfi_server.client import Client
+    from dfi_server.photo import Patch
+
     height, width, channels = pixels.shape
     request = protocol.EditRequest(
-        width, height, channels, pixels.dtype.name, alphas, box=options.box, iterations=options.iterations
+        width,
+        height,
+        channels,
+        pixels.dtype.name,
+        alphas,
+        face=options.face,
+        box=options.box,
+        iterations=options.iterations,
     )
-    with client.Client(options.server) as remote, _iteration_bar() as bar:
+    with Client(options.server) as remote, _iteration_bar() as bar:
         result = remote.edit(
             request,
             pixels.tobytes(),
             progress=lambda state: _advance(bar, state.iteration, state.iterations),
         )
     shape = (result.height, result.width)
-    patch = photo.Patch(
+    patch = Patch(
         result.x,
         result.y,
         np.frombuffer(result.pixels, dtype=result.dtype).reshape(*shape, result.channels),
@@ -269,13 +295,18 @@ def _edit_by_server(
 
 
 def _strip(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from dfi_server import attributes, contact_sheet, photo
+    from dfi_server.edit import Editor
+
     name = lfw.attribute_name(options.set)
     alphas = [_alpha(name, text) for text in options.alphas.split(",")]
     for alpha in alphas:
         attributes.check_alphas({name: alpha})
     photo.check_writable(options.output)
     source = photo.read(options.input)
-    editor = pipeline.Editor(options.store, options.device)
+    editor = Editor(options.store, options.device)
     pictures = []
     with _iteration_bar() as bar:
         for alpha in alphas:
@@ -297,8 +328,16 @@ def _strip(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    from dfi_server import server
+
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    server.serve(options.endpoint, lambda: pipeline.Editor(options.store, options.device))
+
+    def make_editor() -> "Editor":
+        from dfi_server.edit import Editor
+
+        return Editor(options.store, options.device)
+
+    server.serve(options.endpoint, make_editor)
 
 
 def _iteration_bar() -> "tqdm[None]":

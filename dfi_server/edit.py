@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -12,9 +11,7 @@ from dfi_server import attributes, faces, lfw, reconstruct, vgg
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.frame import Frame, cut, paste
 from dfi_server.photo import Box, Patch, Pixels, merge, within
-from dfi_server.protocol import DTYPE_BYTES, MAX_ITERATIONS, MAX_PIXELS
-
-FaceChoice: TypeAlias = int | Literal["largest", "all"]
+from dfi_server.protocol import DTYPE_BYTES, MAX_ITERATIONS, MAX_PIXELS, FaceChoice
 
 
 @dataclass(frozen=True)

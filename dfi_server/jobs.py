@@ -190,6 +190,7 @@ class Worker(threading.Thread):
         done = self._editor.edit(
             photo,
             edit.alphas,
+            face=edit.face,
             box=edit.box,
             iterations=edit.iterations,
             progress=progress,

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import platformdirs
 
+DEFAULT_STORE = "lfw"
+
 
 def home() -> Path:
     """The state folder: the environment variable DFI_HOME, else the platform's user data folder."""

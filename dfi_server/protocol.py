@@ -13,7 +13,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, NamedTuple, NoReturn, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, NoReturn, TypeAlias
 
 from dfi_server.errors import DFIError, ErrorCode
 
@@ -28,6 +28,7 @@ MAX_SIDE = 524_288  # GIMP's own limit
 MAX_PIXELS = 250_000_000
 MAX_CHANNELS = 3
 MAX_ATTRIBUTES = 512
+MAX_FACES = 10_000
 MAX_NAME_LENGTH = 64  # characters of an id or of an attribute's name
 MAX_ITERATIONS = 1_000
 MAX_MESSAGE_LENGTH = 2_000  # characters of an error's sentence
@@ -36,6 +37,7 @@ DTYPE_BYTES = {"uint8": 1, "uint16": 2, "float32": 4}
 MAX_FRAME_BYTES = MAX_PIXELS * MAX_CHANNELS * max(DTYPE_BYTES.values())
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
+FaceChoice: TypeAlias = int | Literal["largest", "all"]
 
 
 class MessageType(StrEnum):
@@ -164,6 +166,7 @@ class EditRequest:
     alphas: Mapping[str, float]
     box: tuple[int, int, int, int] | None = None
     iterations: int | None = None
+    face: FaceChoice = "largest"
 
     def __post_init__(self) -> None:
         _check_image(self.width, self.height, self.channels, self.dtype)
@@ -175,6 +178,8 @@ class EditRequest:
             for name, alpha in self.alphas.items()
         }
         object.__setattr__(self, "alphas", alphas)
+        if self.face not in ("largest", "all"):
+            _check_integer("face", self.face, 1, MAX_FACES)
         if self.box is not None:
             if not isinstance(self.box, list | tuple) or len(self.box) != 4:
                 _bad("box must be null or [x, y, width, height].", ErrorCode.BAD_BOX)

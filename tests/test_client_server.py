@@ -627,7 +627,7 @@ def test_a_real_server_s_whole_life(tiny_home: Path, tmp_path: Path, face: np.nd
     long = EditRequest(250, 250, 3, "uint8", {"smiling": 0.4}, iterations=1000)
     with started(serve_command(endpoint), endpoint, log, waiting=seconds.append) as (info, pid):
         assert info.state in (ServerState.LOADING, ServerState.READY)
-        assert seconds == sorted(seconds) and len(seconds) > 1
+        assert seconds == sorted(seconds)
         # It outlives the caller: another session, nothing of the caller's open.
         assert os.getsid(pid) == pid != os.getsid(0)
         assert [str(Path(f"/proc/{pid}/fd/{n}").readlink()) for n in (0, 1, 2)] == ["/dev/null", *[str(log)] * 2]
