@@ -1,6 +1,6 @@
 """The command line: what it writes and prints, and one sentence for everything that can go wrong.
 
-Most of it runs in this process, which saves importing torch each time; four tests start the real command.
+Most of it runs in this process, which saves importing torch each time; three tests start the real command.
 """
 
 import json
@@ -351,17 +351,6 @@ def test_setup_without_a_network_is_one_sentence(tmp_path: Path, monkeypatch: py
     assert line.startswith("dfi: VGG-19's weights could not be downloaded")
     assert "dfi setup --vgg19 FILE" in line
     assert not list((tmp_path / "home").rglob("*"))
-
-
-def test_a_reader_that_has_gone_is_no_traceback(tiny_home: Path) -> None:
-    """As in `dfi attributes | head -1`."""
-    reader, writer = os.pipe()
-    os.close(reader)
-    done = subprocess.run(
-        [sys.executable, "-m", "dfi_server.cli", "attributes"], stdout=writer, stderr=subprocess.PIPE, check=False
-    )
-    os.close(writer)
-    assert done.stderr == b""
 
 
 def test_ctrl_c_ends_an_edit_and_writes_nothing(tiny_home: Path, folder: Path) -> None:

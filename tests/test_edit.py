@@ -9,13 +9,13 @@ import pytest
 from conftest import LFW_LIMIT, TINY_ATTRIBUTES, tiny_weights
 from safetensors.torch import save_file
 
-from dfi_server import attributes, lfw, photo, reconstruct
+from dfi_server import lfw, paths, photo, reconstruct
 from dfi_server.edit import Edit, Editor, Progress
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.protocol import MAX_ITERATIONS, MAX_PIXELS
 
 BOX = lfw.FRAME_BOX
-FEW = 4
+FEW = 3
 """Iterations: enough for a change that can be seen."""
 
 
@@ -56,24 +56,23 @@ def test_an_editor_says_what_it_holds(editor: Editor) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_an_edit_comes_back_in_the_photos_own_kind(dtype: str, channels: int, editor: Editor, face: np.ndarray) -> None:
+def test_an_edit_comes_back_in_the_photos_own_kind(channels: int, editor: Editor, face: np.ndarray) -> None:
     """In every depth the same edit, and the photo that was given stays as it was."""
     source = face if channels == 3 else face.mean(axis=2, keepdims=True).round().astype(np.uint8)
-    given = in_dtype(source, dtype)
-    before = given.tobytes()
-    edit = editor.edit(given, {"smiling": 0.5}, iterations=FEW)
-    result = edited(given, edit)
-    assert given.tobytes() == before
-    assert edit.patch.pixels.dtype == given.dtype
-    assert edit.patch.pixels.shape == (*edit.patch.mask.shape, channels)
-    assert np.abs(as_unit(result) - as_unit(given)).max() > 5 / 255
-
-    x, y, width, height = edit.patch.box
-    assert 0 <= x < x + width <= 250
-    assert 0 <= y < y + height <= 250
-    in_8_bit = edited(source, editor.edit(source, {"smiling": 0.5}, iterations=FEW))
-    assert np.abs(as_unit(result) - as_unit(in_8_bit)).mean() < 1 / 255
+    results = []
+    for dtype in ("uint8", "uint16", "float32"):
+        given = in_dtype(source, dtype)
+        before = given.tobytes()
+        edit = editor.edit(given, {"smiling": 0.5}, iterations=FEW)
+        assert given.tobytes() == before
+        assert edit.patch.pixels.dtype == given.dtype
+        assert edit.patch.pixels.shape == (*edit.patch.mask.shape, channels)
+        x, y, width, height = edit.patch.box
+        assert 0 <= x < x + width <= 250
+        assert 0 <= y < y + height <= 250
+        results.append(as_unit(edited(given, edit)))
+        assert np.abs(results[-1] - as_unit(source)).max() > 5 / 255
+        assert np.abs(results[-1] - results[0]).mean() < 1 / 255
 
 
 def test_an_edit_shows_no_edge(editor: Editor, face: np.ndarray) -> None:
@@ -88,7 +87,7 @@ def test_an_edit_shows_no_edge(editor: Editor, face: np.ndarray) -> None:
 
 def test_the_same_edit_gives_the_same_pixels(editor: Editor, face: np.ndarray) -> None:
     first, second, third = (
-        edited(face, each.edit(face, {"smiling": 0.4}, iterations=FEW)) for each in (editor, editor, Editor("tiny"))
+        edited(face, each.edit(face, {"smiling": 0.4}, iterations=2)) for each in (editor, editor, Editor("tiny"))
     )
     assert np.array_equal(first, second)
     assert np.array_equal(first, third)
@@ -130,7 +129,7 @@ def test_any_array_of_pixels_will_do(view: str, editor: Editor, face: np.ndarray
     if view == "read-only":
         given.flags.writeable = False
     plain = np.ascontiguousarray(given)
-    result, expected = (edited(x, editor.edit(x, {"smiling": 0.4}, iterations=2)) for x in (given, plain))
+    result, expected = (edited(x, editor.edit(x, {"smiling": 0.4}, iterations=1)) for x in (given, plain))
     assert np.array_equal(result, expected)
 
 
@@ -208,7 +207,7 @@ def test_a_store_that_cannot_be_used_is_refused(
     vectors = tiny_home / "stores" / "tiny" / "vectors.safetensors"
     monkeypatch.setenv("DFI_HOME", str(tmp_path))
     assert "dfi setup" in refusal(Editor, ErrorCode.NO_STORE)
-    folder = tmp_path / "stores" / attributes.DEFAULT_STORE
+    folder = tmp_path / "stores" / paths.DEFAULT_STORE
     folder.mkdir(parents=True)
     refusal(Editor, ErrorCode.BAD_STORE)
     (folder / vectors.name).write_bytes(vectors.read_bytes())

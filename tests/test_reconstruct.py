@@ -65,7 +65,7 @@ def rosenbrock(x: Tensor) -> Tensor:
     return (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(condition=st.floats(1, 300), size=st.integers(1, 40), seed=st.integers(0, 2**31))
 def test_lbfgs_finds_a_quadratics_minimum(condition: float, size: int, seed: int) -> None:
     function, minimum = quadratic(condition, size, seed)
