@@ -179,7 +179,6 @@ pip() { "$venv/bin/python" -m pip "$@"; }
 
 check_space() {
     local free
-    ! compgen -G "$venv/lib/python3*/site-packages/torch" >/dev/null || return 0
     free=$(df -Pk "$home" | awk 'NR == 2 { print int($4 / 1e6) }')
     [ "$free" -ge "$1" ] ||
         stop "$home has $free GB free, and torch needs $1 GB: free some, or set DFI_HOME to a folder on a larger disk."
@@ -197,27 +196,13 @@ for line in file["build-system"]["requires"] + file["project"]["dependencies"]:
 # From a copy: building leaves files in the source folder, and takes up what earlier builds left there. With setuptools
 # in the virtual environment, where torch wants it anyway, an update of an unchanged set of packages needs no network.
 pip_install_package() {
-    mkdir "$home/tmp/source"
-    cp -r "$here"/{pyproject.toml,README.md,LICENSE,dfi_server} "$home/tmp/source"
-    pip install "$(requirements setuptools)"
-    pip install --no-build-isolation "$home/tmp/source"
-}
-
-install_package() {
-    local torch cpu='' text="Installing the program and what it needs"
-    if ! has_nvidia_gpu && answers "$torch_cpu_index/torch/"; then
-        check_space 3
-        mapfile -t torch < <(requirements torch)
-        if step "Installing torch for the CPU (200 MB)" "" \
-            pip install --index-url "$torch_cpu_index" "${torch[@]}"; then
-            cpu=yes
-        else
-            echo "PyTorch's own index could not serve it; taking the large build from PyPI."
+    local torch text="Installing the program and what it needs"
+    mapfile -t torch < <(requirements torch)
+    if ! pip install -q --no-index --no-deps "${torch[@]}" >/dev/null 2>&1; then # unless it is there
+        if has_nvidia_gpu || ! answers "$torch_cpu_index/torch/" || ! install_cpu_torch "${torch[@]}"; then
+            check_space 12
+            text+=" (2.7 GB with torch)"
         fi
-    fi
-    if [ -z "$cpu" ]; then
-        check_space 12
-        text+=" (2.7 GB with torch)"
     fi
     step "$text" "$check_network" pip_install_package
 }
