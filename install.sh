@@ -196,6 +196,18 @@ for line in file["build-system"]["requires"] + file["project"]["dependencies"]:
 # From a copy: building leaves files in the source folder, and takes up what earlier builds left there. With setuptools
 # in the virtual environment, where torch wants it anyway, an update of an unchanged set of packages needs no network.
 pip_install_package() {
+    mkdir "$home/tmp/source"
+    cp -r "$here"/{pyproject.toml,README.md,LICENSE,dfi_server} "$home/tmp/source"
+    pip install "$(requirements setuptools)"
+    pip install --no-build-isolation "$home/tmp/source"
+}
+
+install_cpu_torch() {
+    check_space 3
+    step "Installing torch for the CPU (200 MB)" "" pip install --index-url "$torch_cpu_index" "$@"
+}
+
+install_package() {
     local torch text="Installing the program and what it needs"
     mapfile -t torch < <(requirements torch)
     if ! pip install -q --no-index --no-deps "${torch[@]}" >/dev/null 2>&1; then # unless it is there
