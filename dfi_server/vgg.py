@@ -45,9 +45,6 @@ class VGGFeatures(nn.Module):
         shape = [entry if entry == "M" else next(widths) for entry in cfgs["E"][:17]]
         self.features = make_layers(shape)
         self.load_state_dict(dict(weights))
-        for module in self.features:
-            if isinstance(module, nn.ReLU):
-                module.inplace = False  # a tap must not be overwritten before the loss has read it
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)

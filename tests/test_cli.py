@@ -171,6 +171,7 @@ EDIT = ("edit", "face.png", "out.png", "--set")
         (("edit", "wide.png", "out.png", "--set", "smiling=1"), "--box"),
         (("edit", ".", "out.png", "--set", "smiling=1"), "not an image"),
         (("edit", "face.png", "absent/out.png", "--set", "smiling=1"), "no folder absent"),
+        (("edit", "face.png", "absent/out.png", "--set", "smiling=1", "--store", "absent"), "no folder absent"),
         (("edit", "face.png", "out.doc", "--set", "smiling=1"), ".png"),
         (("edit", "face.png", "out", "--set", "smiling=1"), ".png"),
         (("edit", "face.png", "folder.png", "--set", "smiling=1"), "is a folder"),

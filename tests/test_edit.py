@@ -1,5 +1,6 @@
 """The pipeline as its callers see it: what comes back, what is reported on the way, what is refused."""
 
+import importlib.resources
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,19 @@ def test_any_array_of_pixels_will_do(view: str, editor: Editor, face: np.ndarray
     plain = np.ascontiguousarray(given)
     result, expected = (edited(x, editor.edit(x, {"smiling": 0.4}, iterations=1)) for x in (given, plain))
     assert np.array_equal(result, expected)
+
+
+def test_nothing_changes_outside_the_box_around_a_face(editor: Editor) -> None:
+    """Also where the face that is found in it reaches beyond."""
+    with importlib.resources.as_file(importlib.resources.files("dfi_server") / "sample" / "astronaut.jpg") as path:
+        portrait = photo.read(path).pixels
+    x, y, width, height = editor.find_faces(portrait)[0].box
+    box = (x + width // 5, y + height // 4, width // 2, height // 2)
+    result = edited(portrait, editor.edit(portrait, {"smiling": 1}, box=box, iterations=FEW))
+    changed = (result != portrait).any(axis=2)
+    assert photo.crop(changed, box).mean() > 0.2
+    photo.crop(changed, box)[:] = False
+    assert not changed.any()
 
 
 def test_every_iteration_is_reported(editor: Editor, face: np.ndarray) -> None:

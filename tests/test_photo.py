@@ -249,6 +249,52 @@ def test_a_patch_counts_as_far_as_its_mask_says(drawn: tuple[np.ndarray, Patch])
     assert (np.abs(region - expected) <= unit).all()
 
 
+BACKGROUND = np.full((40, 60, 3), 100, np.uint8)
+
+
+def square(x: int, y: int, value: int, mask: int) -> Patch:
+    """A patch of 20 x 20 pixels of one value."""
+    return Patch(x, y, np.full((20, 20, 3), value, np.uint8), np.full((20, 20), mask, np.uint8))
+
+
+def test_patches_apart_are_merged_into_one_that_does_what_both_do() -> None:
+    one, other = square(2, 3, 200, 255), square(35, 15, 0, 128)
+    merged = photo.composite(BACKGROUND, photo.merge(BACKGROUND, [one, other]))
+    assert np.array_equal(merged, photo.composite(photo.composite(BACKGROUND, one), other))
+    assert photo.merge(BACKGROUND, [one]) is one
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_where_patches_overlap_the_stronger_counts(order: int) -> None:
+    strong, weak = square(2, 3, 200, 255), square(12, 13, 0, 51)
+    merged = photo.composite(BACKGROUND, photo.merge(BACKGROUND, [strong, weak][::order]))
+    assert (merged[3:23, 2:22] == 200).all()
+    assert (merged[23:33, 12:32] == 80).all()  # a fifth of the way from 100 to 0
+    assert (merged[33:] == 100).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    x=st.integers(0, 50),
+    y=st.integers(0, 30),
+    width=st.integers(1, 40),
+    height=st.integers(1, 40),
+)
+def test_an_edit_kept_within_a_box_fades_out_at_its_sides(x: int, y: int, width: int, height: int) -> None:
+    whole = square(20, 10, 200, 255)
+    part = photo.within(whole, (x, y, width, height))
+    kept, full = photo.composite(BACKGROUND, part).astype(int), photo.composite(BACKGROUND, whole).astype(int)
+    outside = np.ones(BACKGROUND.shape[:2], bool)
+    outside[y : y + height, x : x + width] = False
+    assert (kept[outside] == 100).all()
+    assert ((kept >= 100) & (kept <= full)).all()
+    middle = (slice(y + height // 4, y + height - height // 4), slice(x + width // 4, x + width - width // 4))
+    if min(width, height) > 16:
+        assert np.array_equal(kept[middle], full[middle])
+        on_sides = np.concatenate([kept[y, x : x + width], kept[y : y + height, x]])
+        assert on_sides.max() <= 160
+
+
 def test_an_edit_keeps_what_else_the_file_carried() -> None:
     source = Photo(noise(6, 6, 3), noise(6, 6), PROFILE, b"exif")
     patch = Patch(1, 2, np.zeros((3, 3, 3), np.uint8), np.full((3, 3), 255, np.uint8))
