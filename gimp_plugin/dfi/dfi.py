@@ -9,8 +9,8 @@ attribute, alpha):
                 "smiling=0.4 mouth_wide_open=0.2"
     alpha       how strong: 0.1 to 0.5 is useful, negative takes the attribute away, beyond -2 to 2 is an error
 
-The result is a new layer above the source. Without a selection the layer must be laid out like LFW's photos; a
-selection says where the face is, and limits the change.
+The result is a new layer above the source, the size of the change. Without a selection the largest face is edited; a
+selection says which face is meant, or where one is that was not found, and limits the change.
 """
 
 import json
@@ -193,7 +193,7 @@ class DeepFeatureInterpolation(Gimp.PlugIn):
         procedure.add_menu_path("<Image>/Filters")
         procedure.set_documentation(
             "Make a face smile, age, wear glasses, ...",
-            "Changes attributes of the face in a layer, or in the selection, by Deep Feature Interpolation "
+            "Changes attributes of the largest face in a layer, or of the one in the selection, by Deep Feature Interpolation "
             "(arXiv 1611.05507). The result is a new layer above the source. A local server does the work.",
             name,
         )
