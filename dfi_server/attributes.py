@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from dfi_server import lfw, paths, vgg
+from dfi_server import faces, lfw, paths, vgg
 from dfi_server.errors import DFIError, ErrorCode
 
 MAX_ALPHA = 2.0
@@ -63,11 +63,13 @@ class Store:
                 fields = json.loads(file.metadata()["dfi"])
                 keys = set(file.keys())
             self.info = StoreInfo(**{**fields, **{k: tuple(fields[k]) for k in ("attributes", "layers", "landmarks")}})
+            points = np.array(self.info.landmarks, dtype=np.float64)
         except (OSError, safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
             raise self._damaged() from error
         wanted = {f"{name}/{layer}" for name in self.info.attributes for layer in self.info.layers}
         made_for = (self.info.format, self.info.layers, self.info.frame_size)
-        if made_for != (_FORMAT, vgg.LAYERS, lfw.FRAME_SIZE) or not wanted <= keys:
+        aligned = points.shape == (len(faces.LANDMARKS), 2) and np.isfinite(points).all()
+        if made_for != (_FORMAT, vgg.LAYERS, lfw.FRAME_SIZE) or not (wanted <= keys and aligned):
             raise self._damaged()
 
     @property

@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
+        sys.stdout.flush()  # a reader that has gone is noticed here, not at exit
     except DFIError as error:
         print(f"dfi: {error}", file=sys.stderr)
         return 1
@@ -97,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     strip.add_argument("input", type=Path)
     strip.add_argument("output", type=Path)
     strip.add_argument("--set", required=True, metavar="NAME", help="the attribute")
-    strip.add_argument("--alphas", default="0.1,0.2,0.3,0.4,0.5", metavar="A,B,...")
+    strip.add_argument("--alphas", default="0.1,0.2,0.3,0.4,0.5", metavar="A,B,...", help="--alphas=-0.4,0.4 too")
     _add_edit(strip)
     strip.set_defaults(run=_strip)
 

@@ -415,3 +415,14 @@ def test_an_edit_through_a_server_gives_the_same_pixels(
     remote, local = (np.asarray(Image.open(name)) for name in ("remote.png", "local.png"))
     assert np.array_equal(remote, local)
     assert not np.array_equal(local, np.asarray(Image.open("face.png")))
+
+
+def test_a_reader_that_leaves_early_is_no_failure_to_shout_about(tiny_home: Path) -> None:
+    """dfi attributes | head -0: no traceback, neither of ours nor of the interpreter's at exit."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as gone:
+        command = [sys.executable, "-m", "dfi_server.cli", "attributes"]
+        done = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, text=True, env=environment, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "")

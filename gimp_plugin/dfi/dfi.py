@@ -193,8 +193,9 @@ class DeepFeatureInterpolation(Gimp.PlugIn):
         procedure.add_menu_path("<Image>/Filters")
         procedure.set_documentation(
             "Make a face smile, age, wear glasses, ...",
-            "Changes attributes of the largest face in a layer, or of the one in the selection, by Deep Feature Interpolation "
-            "(arXiv 1611.05507). The result is a new layer above the source. A local server does the work.",
+            "Changes attributes of the largest face in a layer, or of the one in the selection, by Deep Feature "
+            "Interpolation (arXiv 1611.05507). The result is a new layer above the source. A local server does "
+            "the work.",
             name,
         )
         procedure.set_attribution("The authors of dfi-server", "MIT License", "2026")
