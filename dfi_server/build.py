@@ -62,8 +62,8 @@ class Sums:
         self.device = device
         self.photos = 0
         self.gram = torch.zeros(len(names) + 1, len(names) + 1, dtype=torch.float64)
-        self.cross: list[Tensor] = []  # per layer (K + 1, C*H*W) float32
-        self.shapes: list[torch.Size] = []
+        self.cross: list[Tensor] = []  # per layer (K + 1, H*W*C) float32: channels last, as the network leaves them
+        self.shapes: list[torch.Size] = []  # (H, W, C)
 
     def add(self, values: Tensor, features: list[Tensor]) -> None:
         """Take in `values` (N, K) float32 on the CPU and one (N, C, H, W) tensor per layer."""
@@ -71,6 +71,7 @@ class Sums:
         design = torch.cat([torch.ones(len(columns), 1), columns], dim=1)
         self.gram += design.double().T @ design.double()
         self.photos += len(columns)
+        features = [layer.permute(0, 2, 3, 1) for layer in features]
         if not self.cross:
             self.shapes = [layer.shape[1:] for layer in features]
             self.cross = [torch.zeros(design.shape[1], s.numel(), device=self.device) for s in self.shapes]
@@ -95,7 +96,7 @@ class Sums:
             # difference of means = covariance with the 0/1 column / its variance
             solver = to_standard / (count * deviation[varies, None])
         layers = [
-            (solver.to(self.device, torch.float32) @ total).cpu().unflatten(1, shape)
+            (solver.to(self.device, torch.float32) @ total).cpu().unflatten(1, shape).permute(0, 3, 1, 2)
             for total, shape in zip(self.cross, self.shapes, strict=True)
         ]
         return {name: (layers[0][i], layers[1][i], layers[2][i]) for i, name in enumerate(kept)}
@@ -182,17 +183,26 @@ def accumulate(
     network = vgg.load(weights, place)
     sums = Sums(names, method, place)
     forward = _FORWARD_CUDA if place.type == "cuda" else _FORWARD
+    layers: list[Tensor] = []  # one batch of features, float32
     with torch.inference_mode():
         for batch in _prefetch(_batches(rows, _BATCH)):
             images = torch.from_numpy(np.stack([row.frame for row in batch])).to(place).permute(0, 3, 1, 2) / 255
-            parts = []
-            for chunk in torch.split(images, forward):
-                parts.append(network(chunk))
-                progress(sums.photos + len(parts) * forward)
-            features = [torch.cat(layer) for layer in zip(*parts, strict=True)]
-            sums.add(torch.from_numpy(np.stack([row.values for row in batch])), features)
-            progress(sums.photos)
+            for start in range(0, len(batch), forward):
+                part = network(images[start : start + forward])
+                layers = layers or [_batch_like(layer) for layer in part]
+                for layer, features in zip(layers, part, strict=True):
+                    layer[start : start + len(features)] = features
+                progress(sums.photos + start + len(part[0]))
+            sums.add(
+                torch.from_numpy(np.stack([row.values for row in batch])), [layer[: len(batch)] for layer in layers]
+            )
     return sums
+
+
+def _batch_like(features: Tensor) -> Tensor:
+    """Room for _BATCH photos' features (C, H, W), float32."""
+    shape = (_BATCH, *features.shape[1:])
+    return torch.empty(shape, device=features.device, memory_format=torch.channels_last)
 
 
 def _batches(rows: Iterator[FaceRow], size: int) -> Iterator[list[FaceRow]]:

@@ -118,6 +118,9 @@ def fields(store: Path) -> dict[str, object]:
         {"frame_size": 256},
         {"attributes": [*TINY_ATTRIBUTES, "never_built"]},
         {"attributes": 5},
+        {"landmarks": [[1.0, 2.0]] * 4},
+        {"landmarks": [[1.0, float("nan")]] * 5},
+        {"landmarks": [[1.0], 2.0]},
         {"added_by_a_later_version": True},
     ],
 )
