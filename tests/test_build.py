@@ -260,12 +260,15 @@ networks.append({key: 2 * value for key, value in networks[0].items()})
 infos = [dataclasses.replace(store.info, network_sha256=vgg.fingerprint(network)) for network in networks]
 
 for attempt in range(20):  # killed while it writes a store, at many moments
+    written, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
         while True:
             for network, info in zip(networks, infos):
                 attributes.write_store("new", info, network, vectors)
-    time.sleep(0.02 + 0.05 * random.random())
+                os.write(tell, b".")
+    os.read(written, 1)  # it does write by now, however busy the machine is
+    time.sleep(0.05 * random.random())
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     folder = store.path if store.path.exists() else store.path.with_name(".old-new")  # between its two renames
@@ -309,7 +312,6 @@ def test_a_killed_build_leaves_a_whole_store_and_can_be_run_again(
                 break
     assert child.returncode == -signal.SIGKILL
     assert len(left) == 20
-    assert {*left} == {0, 1}  # so it did get to write
     assert 70 < faces < 1500
 
     store = attributes.open_store("new")
