@@ -84,8 +84,8 @@ uninstall() {
     done
     rm -rf -- "$manifest" "$log" "$home/tmp"
     if [ "$purge" = yes ]; then
+        [ ! -d "$home/stores" ] || echo "Removing the stores of attribute vectors in $home/stores"
         rm -rf -- "$home/stores" "$home/downloads" "${XDG_CACHE_HOME:-$HOME/.cache}/dfi"
-        echo "Removed the stores of attribute vectors."
     elif [ -d "$home/stores" ]; then
         echo "The stores of attribute vectors stay in $home/stores (--uninstall --purge removes them)."
     fi
