@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from dfi_server.faces import Face
-from dfi_server.photo import Pixels, to_8bit
+from dfi_server.photo import Pixels, to_picture
 
 _LABEL_HEIGHT = 26
 _GAP = 4
@@ -32,7 +32,7 @@ def contact_sheet(
         draw.text((centre, _LABEL_HEIGHT / 2 + _GAP / 2), label, fill="black", font=font, anchor="mm")
     for i, row in enumerate(rows):
         for j, pixels in enumerate(row):
-            picture = _picture(pixels)
+            picture = to_picture(pixels)
             scale = cell / max(picture.size)
             picture = picture.resize((round(picture.width * scale), round(picture.height * scale)))
             sheet.paste(picture, (_GAP + j * (cell + _GAP), _LABEL_HEIGHT + _GAP + i * (cell + _GAP)))
@@ -41,7 +41,7 @@ def contact_sheet(
 
 def draw_faces(pixels: Pixels, faces: Sequence[Face]) -> Image.Image:
     """A copy of a photo with each face's box, number (from 1) and landmarks drawn on it, 8-bit RGB."""
-    picture = _picture(pixels)
+    picture = to_picture(pixels)
     draw = ImageDraw.Draw(picture)
     for number, face in enumerate(faces, start=1):
         x, y, width, height = face.box
@@ -51,8 +51,3 @@ def draw_faces(pixels: Pixels, faces: Sequence[Face]) -> Image.Image:
         for px, py in face.landmarks:
             draw.circle((px, py), 1.5 * line, fill="lime")
     return picture
-
-
-def _picture(pixels: Pixels) -> Image.Image:
-    pixels = to_8bit(pixels)
-    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("RGB")

@@ -57,11 +57,6 @@ class Editor:
     def attributes(self) -> tuple[str, ...]:
         return self.store.info.attributes
 
-    def find_faces(self, photo: Pixels) -> list[faces.Face]:
-        """The faces of a photo (see `edit`), largest first: the first is face 1. Raises DFIError(BAD_IMAGE)."""
-        _check_photo(photo)
-        return faces.find_faces(photo, self.store.canonical_landmarks)
-
     def edit(
         self,
         photo: Pixels,
@@ -77,7 +72,7 @@ class Editor:
 
         `photo`: (H, W, 3) or (H, W, 1), sRGB, uint8, uint16, or float32 in [0, 1]; it is not changed.
         `alphas`: attribute -> alpha in [-2, 2], the shift's length as a fraction of |phi(x)|.
-        `face`: "largest", "all", or a number from 1 as `find_faces` orders them.
+        `face`: "largest", "all", or a number from 1 as `faces.find_faces` orders them.
         `box`: x, y, width, height: only faces in it are edited, and nothing outside it. Where no face is found in it,
         the box itself is taken for one, brow to chin and ear to ear.
         `iterations`: of L-BFGS for each face, 1 to MAX_ITERATIONS; None: reconstruct.ITERATIONS.

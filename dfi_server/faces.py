@@ -18,7 +18,7 @@ from PIL import Image
 
 from dfi_server import lfw
 from dfi_server.frame import Frame, warp
-from dfi_server.photo import Box, Pixels, to_8bit
+from dfi_server.photo import Box, Pixels, to_picture
 
 LANDMARKS = ("right eye, outer", "right eye, inner", "left eye, outer", "left eye, inner", "base of the nose")
 """The five points, "left" and "right" as in the picture: the first is on its right."""
@@ -109,9 +109,8 @@ def _scaled(photo: Pixels, pixels: float) -> Image.Image:
     """A copy of the photo for the detector, RGB, of at most so many pixels."""
     height, width = photo.shape[:2]
     scale = min(math.sqrt(pixels / (width * height)), _DETECTOR_SIDE / _SMALLEST)
-    picture = Image.fromarray(to_8bit(photo[..., 0] if photo.shape[2] == 1 else photo)).convert("RGB")
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return to_picture(photo).resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
 def _refine(photo: Pixels, points: np.ndarray, canonical: np.ndarray) -> Face | None:

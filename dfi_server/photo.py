@@ -75,6 +75,11 @@ def to_8bit(pixels: Pixels) -> np.ndarray:
     return scaled
 
 
+def to_picture(pixels: Pixels) -> Image.Image:
+    """The same picture as an 8-bit RGB Pillow image, for what only looks at it."""
+    return to_image(Photo(to_8bit(pixels))).convert("RGB")
+
+
 def composite(pixels: Pixels, patch: Patch) -> Pixels:
     """A copy of `pixels` (H, W, C) with the patch laid over it; where the mask is 0 it is bit-identical."""
     result = pixels.copy()

@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 
 from dfi_server import build, lfw, paths, vgg
+from dfi_server.errors import DFIError, ErrorCode
 
 TINY_ATTRIBUTES = ("smiling", "eyeglasses", "senior", "mustache", "mouth_wide_open", "5_o_clock_shadow")
 LFW_LIMIT = 300
@@ -138,6 +139,14 @@ def full_disk(room: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def refusal(action: Callable[[], object], code: ErrorCode) -> str:
+    """The sentence with which `action` is refused, under that code."""
+    with pytest.raises(DFIError) as caught:
+        action()
+    assert caught.value.code is code
+    return caught.value.message
 
 
 def run_dfi(*arguments: str | Path, home: Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:

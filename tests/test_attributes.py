@@ -11,7 +11,7 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
-from conftest import TINY_ATTRIBUTES, full_disk, tiny_weights
+from conftest import TINY_ATTRIBUTES, full_disk, refusal, tiny_weights
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -38,13 +38,6 @@ def phi() -> vgg.Features:
     image = torch.rand(1, 3, 200, 200, generator=torch.Generator().manual_seed(5))
     with torch.inference_mode():
         return vgg.load(tiny_weights(), torch.device("cpu"), torch.float32)(image)
-
-
-def refusal(action: Callable[[], object], code: ErrorCode) -> str:
-    with pytest.raises(DFIError) as caught:
-        action()
-    assert caught.value.code is code
-    return caught.value.message
 
 
 def test_the_store_says_what_it_was_built_from(tiny_home: Path) -> None:

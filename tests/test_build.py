@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_ATTRIBUTES, full_disk, tiny_weights, write_tiny_lfw
+from conftest import TINY_ATTRIBUTES, full_disk, refusal, tiny_weights, write_tiny_lfw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from dfi_server import attributes, build, lfw, vgg
-from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.errors import ErrorCode
 
 FACES = 20
 
@@ -194,13 +194,6 @@ def build_new(face_set: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return build.build_lfw("new", **(files | {"device": "cpu"} | options))[0]
 
     return run
-
-
-def refusal(action: Callable[[], object], code: ErrorCode) -> str:
-    with pytest.raises(DFIError) as caught:
-        action()
-    assert caught.value.code is code
-    return caught.value.message
 
 
 def test_a_build_that_cannot_learn_anything_is_refused(

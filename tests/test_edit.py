@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import LFW_LIMIT, TINY_ATTRIBUTES, tiny_weights
+from conftest import LFW_LIMIT, TINY_ATTRIBUTES, refusal, tiny_weights
 from safetensors.torch import save_file
 
-from dfi_server import lfw, paths, photo, reconstruct
+from dfi_server import faces, lfw, paths, photo, reconstruct
 from dfi_server.edit import Edit, Editor, Progress
-from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.errors import ErrorCode
 from dfi_server.protocol import MAX_ITERATIONS, MAX_PIXELS
 
 BOX = lfw.FRAME_BOX
@@ -41,13 +41,6 @@ def in_dtype(face: np.ndarray, dtype: str) -> np.ndarray:
         "uint16": face.astype(np.uint16) * 257,
         "float32": (face / 255).astype(np.float32),
     }[dtype]
-
-
-def refusal(action: Callable[[], object], code: ErrorCode) -> str:
-    with pytest.raises(DFIError) as caught:
-        action()
-    assert caught.value.code is code
-    return caught.value.message
 
 
 def test_an_editor_says_what_it_holds(editor: Editor) -> None:
@@ -138,7 +131,7 @@ def test_nothing_changes_outside_the_box_around_a_face(editor: Editor) -> None:
     """Also where the face that is found in it reaches beyond."""
     with importlib.resources.as_file(importlib.resources.files("dfi_server") / "sample" / "astronaut.jpg") as path:
         portrait = photo.read(path).pixels
-    x, y, width, height = editor.find_faces(portrait)[0].box
+    x, y, width, height = faces.find_faces(portrait, editor.store.canonical_landmarks)[0].box
     box = (x + width // 5, y + height // 4, width // 2, height // 2)
     result = edited(portrait, editor.edit(portrait, {"smiling": 1}, box=box, iterations=FEW))
     changed = (result != portrait).any(axis=2)
