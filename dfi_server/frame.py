@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dfi_server import lfw
+from dfi_server import detail, lfw
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.photo import Box, Patch, Pixels
 from dfi_server.reconstruct import Change
@@ -24,9 +24,7 @@ MIN_BOX = 16
 """The smallest side of a box, in photo pixels, that is taken for a face."""
 
 _MASK_FULL = 0.25  # of Change.place: from there up the patch covers the photo altogether
-_COLOUR_BLUR = 2.0  # frame pixels
-_NOVELTY_LOW, _NOVELTY_HIGH = 0.025, 0.067  # of the residual's local contrast, in units of white
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # Rec. ITU-R BT.601
+_GRAIN_SIDE = 512  # photo pixels: the square in the frame's middle that grain is measured in
 _STRIP = 512  # rows of the photo that are brought back at a time, which bounds the memory of a large face
 
 
@@ -108,50 +106,58 @@ def paste(photo: Pixels, frame: Frame, image: Tensor, change: Change) -> Patch:
     """Carry out on the photo, at its own resolution, the change that was found for its frame.
 
     `image`: the frame (1, 3, FRAME_SIZE, FRAME_SIZE) as it was cut. The photo's own pixels are moved and the residual
-    is added, so that skin and grain stay. Two things keep the frame's coarseness out of the photo: the residual's
-    colour is smoothed, its brightness is not (noise in it is mostly colour); and where the residual paints something
-    new, detail finer than the frame's, which belongs to what was there before, is taken away.
+    is added, so that skin and grain stay. Where the residual paints something new (detail.novelty), its edges are
+    sharpened to the photo's resolution, and of the photo's detail finer than the frame's only grain is left: the rest
+    belongs to what was there before.
     """
     x, y, width, height = frame.bounds((photo.shape[1], photo.shape[0]))
-    residual = _smooth_colour(_to_numpy(change.residual))
+    coarse = _to_numpy(change.moved(image))
+    residual = detail.smooth_colour(coarse, _to_numpy(change.residual))
     # moved photo and moved frame differ by the detail that the frame is too coarse to hold
     frame_maps = {
         "motion": _to_numpy(change.motion) @ frame.matrix[:, :2].T.astype(np.float32),
-        "coarse": _to_numpy(change.moved(image)),
+        "coarse": coarse,
         "residual": residual,
-        "novelty": _novelty(residual),
+        "sharpening": detail.sharpening(coarse + residual, frame.scale),
+        "novelty": detail.novelty(residual),
         "mask": np.clip(_to_numpy(change.place) / _MASK_FULL, 0, 1),
     }
     pixels = np.empty((height, width, photo.shape[2]), dtype=photo.dtype)
     mask = np.empty((height, width), dtype=np.uint8)
     reach = math.ceil(np.abs(frame_maps["motion"]).max()) + 3
+    limit = _grain_limit(photo, frame, image)
     for rows in _strips(height):
         size = (width, rows.stop - rows.start)
         to_frame = frame.inverse()
         to_frame[:, 2] += to_frame[:, :2] @ (x, y + rows.start)
-        maps = {name: _sample(layer, to_frame, size) for name, layer in frame_maps.items()}
+        maps = {name: _sample(layer, _finer(to_frame, layer), size) for name, layer in frame_maps.items()}
         moved = _displace(photo, (x, y + rows.start), maps["motion"], reach)
         if photo.shape[2] == 1:
-            maps |= {name: maps[name].mean(axis=2, keepdims=True) for name in ("coarse", "residual")}
-        scale = min(1.0, max(0.0, frame.scale - 1))  # a photo no finer than the frame has no such detail
-        detail = scale * maps["novelty"] * (moved - maps["coarse"])
-        pixels[rows] = from_unit(moved - detail + maps["residual"], photo.dtype)
+            maps |= {name: detail.brightness(maps[name]) for name in ("coarse", "residual")}
+        fine = moved - maps["coarse"]
+        new = min(1.0, max(0.0, frame.scale - 1)) * maps["novelty"]  # a photo no finer than the frame has no detail
+        moved += new * (np.clip(fine, -limit, limit) - fine + maps["sharpening"])
+        pixels[rows] = from_unit(moved + maps["residual"], photo.dtype)
         mask[rows] = np.rint(255 * np.clip(maps["mask"][..., 0], 0, 1)).astype(np.uint8)
     return Patch(x, y, pixels, mask)
 
 
-def _smooth_colour(residual: np.ndarray) -> np.ndarray:
-    brightness = (residual @ _LUMA)[..., None]
-    return np.asarray(brightness + cv2.GaussianBlur(residual - brightness, (0, 0), _COLOUR_BLUR))
+def _grain_limit(photo: Pixels, frame: Frame, image: Tensor) -> float:
+    """detail.grain_limit of the photo's detail in the frame's middle."""
+    middle = frame.matrix @ (lfw.FRAME_SIZE / 2, lfw.FRAME_SIZE / 2, 1)
+    low = np.clip(np.rint(middle - _GRAIN_SIDE / 2), 0, None).astype(int)
+    region = to_unit(photo[low[1] : low[1] + _GRAIN_SIDE, low[0] : low[0] + _GRAIN_SIDE])
+    if not region.size:
+        return 0.0
+    to_frame = frame.inverse()
+    to_frame[:, 2] += to_frame[:, :2] @ low
+    coarse = _sample(_to_numpy(image), to_frame, (region.shape[1], region.shape[0]))
+    return detail.grain_limit(detail.brightness(region) - detail.brightness(coarse))
 
 
-def _novelty(residual: np.ndarray) -> np.ndarray:
-    """How far a residual paints new structure, (H, W, 1) in [0, 1]: its local contrast, shading left out."""
-    brightness = residual @ _LUMA
-    structure = brightness - cv2.GaussianBlur(brightness, (0, 0), 4)
-    contrast = np.sqrt(cv2.GaussianBlur(structure**2, (0, 0), 2.5))
-    novelty = np.clip((contrast - _NOVELTY_LOW) / (_NOVELTY_HIGH - _NOVELTY_LOW), 0, 1)
-    return np.asarray(cv2.GaussianBlur(novelty, (0, 0), 1.5)[..., None])
+def _finer(to_frame: np.ndarray, layer: np.ndarray) -> np.ndarray:
+    """The map to the frame's pixels as one to those of a `layer` that has more of them."""
+    return np.asarray(layer.shape[0] / lfw.FRAME_SIZE * to_frame)
 
 
 def _displace(photo: Pixels, corner: tuple[int, int], motion: np.ndarray, reach: int) -> np.ndarray:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -113,18 +114,38 @@ def test_motion_moves_the_photos_own_detail() -> None:
     np.testing.assert_array_equal(patch.pixels[:, :700], photo[:, 8:708])
 
 
-def test_new_structure_replaces_fine_detail_shading_does_not() -> None:
-    photo = textured(800, 800, 3, "float32")
+def test_new_structure_replaces_old_lines_but_not_grain_and_shading_replaces_nothing() -> None:
+    """A bright line finer than the frame goes where stripes are painted over it; skin texture stays everywhere."""
+    photo = 0.4 + 0.04 * textured(800, 800, 3, "float32")
+    photo[396:398] = 0.8
     frame = Frame.of_box((0, 0, 800, 800), (800, 800))
     plain = change(residual=0.2)
     stripes = change()
     stripes = Change(stripes.motion, stripes.residual.clone(), stripes.place)
     stripes.residual[..., ::6] = 0.5
-    grain = [np.std(paste(photo, frame, cut(photo, frame), c).pixels[300:500, 300:500]) for c in (change(), plain)]
-    assert grain[1] == pytest.approx(grain[0], rel=1e-3)
-    painted = paste(photo, frame, cut(photo, frame), stripes).pixels[300:500, 300:500]
-    rows = painted - painted.mean(axis=0, keepdims=True)  # what is not the stripes
-    assert rows.std() < 0.35 * grain[0]
+
+    def grain_and_line(each: Change) -> tuple[float, float]:
+        pixels = paste(photo, frame, cut(photo, frame), each).pixels[300:500, 300:500]
+        rows = pixels - np.delete(pixels, slice(80, 115), axis=0).mean(axis=0)  # what is not the stripes
+        return float(rows[:80].std()), float(rows[96:98].mean())
+
+    grain, line = grain_and_line(change())
+    assert grain_and_line(plain) == pytest.approx((grain, line), rel=1e-3)
+    painted_grain, painted_line = grain_and_line(stripes)
+    assert painted_grain > 0.7 * grain
+    assert painted_line < 0.55 * line  # the rest is what the frame itself holds of it
+
+
+def test_painted_edges_get_as_sharp_as_the_photo() -> None:
+    """A painted edge, soft in the frame, falls over fewer photo pixels than plain interpolation would give it."""
+    photo = np.full((1600, 1600, 3), 0.4, dtype=np.float32)
+    frame = Frame.of_box((0, 0, 1600, 1600), (1600, 1600))
+    painted = change()
+    edge = torch.sigmoid((torch.arange(SIDE) - SIDE / 2) / 1.5).expand_as(painted.residual)
+    soft = F.interpolate(edge, scale_factor=8, mode="bicubic")[0, 0, 0].numpy() * 0.4 + 0.4
+    line = paste(photo, frame, cut(photo, frame), Change(painted.motion, 0.4 * edge, painted.place)).pixels[800, :, 0]
+    assert np.abs(np.diff(line)).max() > 1.3 * np.abs(np.diff(soft)).max()
+    assert line.min() > 0.39 and line.max() < 0.81  # no halo
 
 
 def test_a_face_at_the_photos_edge() -> None:
