@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from dfi_server import photo
+from dfi_server import photo, photo_file
 from dfi_server.cli import parse_alphas
 from dfi_server.contact_sheet import contact_sheet
 from dfi_server.edit import Editor
@@ -31,14 +31,14 @@ def main() -> None:
     editor = Editor(options.store)
     rows, seconds = [], []
     for path in tqdm(options.photos, unit="photo"):
-        pixels = photo.read(path).pixels
+        pixels = photo_file.read(path).pixels
         edits = [editor.edit(pixels, parse_alphas(column.split("+"))) for column in columns]
         seconds += [edit.seconds for edit in edits]
         box = edits[0].patch.box
         pictures = [pixels, *(photo.composite(pixels, edit.patch) for edit in edits)]
         rows.append([photo.crop(picture, box) for picture in pictures])
     labels = ["photo", *(column.replace("=", " ") for column in columns)]
-    photo.write(options.output, photo.Photo(np.asarray(contact_sheet(rows, labels, cell=options.cell))))
+    photo_file.write(options.output, photo.Photo(np.asarray(contact_sheet(rows, labels, cell=options.cell))))
     print(f"{options.output}: {len(seconds)} edits on {editor.device_name}, median {np.median(seconds):.1f} s each")
 
 

@@ -29,7 +29,7 @@ from judges import Judges
 from PIL import Image
 from tqdm import tqdm
 
-from dfi_server import build, lfw, paths, photo, vgg
+from dfi_server import build, lfw, paths, photo, photo_file, vgg
 from dfi_server.attributes import open_store
 from dfi_server.edit import Editor
 from dfi_server.errors import DFIError
@@ -175,7 +175,7 @@ def edit(task: Task) -> None:
     else:
         result = photo.composite(original, _editor(task.recipe).edit(original, {task.attribute: ALPHA}).patch)
     task.picture.parent.mkdir(parents=True, exist_ok=True)
-    photo.write(task.picture, photo.Photo(result))  # whole or not at all
+    photo_file.write(task.picture, photo.Photo(result))  # whole or not at all
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from judges import SAME_PERSON, Accuracy, Verdict
 
-from dfi_server import lfw, photo
+from dfi_server import lfw, photo, photo_file
 from dfi_server.contact_sheet import contact_sheet
 
 SHEET_ROWS = 10
@@ -50,7 +50,7 @@ def background_change(before: np.ndarray, after: np.ndarray) -> float:
 def write_sheet(output: Path, rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str]) -> None:
     """Write `output`.jpg: a face a row."""
     sheet = contact_sheet(rows, labels, cell=150)
-    photo.write(output.with_suffix(".jpg"), photo.Photo(np.asarray(sheet)))
+    photo_file.write(output.with_suffix(".jpg"), photo.Photo(np.asarray(sheet)))
 
 
 def write(output: Path, records: Sequence[Record], accuracy: Accuracy, alpha: float) -> None:

@@ -216,11 +216,11 @@ def _attributes(options: argparse.Namespace) -> None:
 def _faces(options: argparse.Namespace) -> None:
     import numpy as np
 
-    from dfi_server import attributes, contact_sheet, faces, photo
+    from dfi_server import attributes, contact_sheet, faces, photo, photo_file
 
     if options.draw:
-        photo.check_writable(options.draw)
-    source = photo.read(options.input)
+        photo_file.check_writable(options.draw)
+    source = photo_file.read(options.input)
     found = faces.find_faces(source.pixels, attributes.open_store(options.store).canonical_landmarks)
     if options.json:
         print(json.dumps([{"box": face.box, "landmarks": face.landmarks.tolist()} for face in found]))
@@ -230,18 +230,19 @@ def _faces(options: argparse.Namespace) -> None:
         for number, face in enumerate(found, start=1):
             print(f"{number}: --box {','.join(map(str, face.box))}")
     if options.draw:
-        photo.write(options.draw, photo.Photo(np.asarray(contact_sheet.draw_faces(source.pixels, found))))
+        photo_file.write(options.draw, photo.Photo(np.asarray(contact_sheet.draw_faces(source.pixels, found))))
 
 
 def _edit(options: argparse.Namespace) -> None:
-    from dfi_server import photo
+    from dfi_server import colour, photo, photo_file
 
     alphas = parse_alphas(options.set)
-    photo.check_writable(options.output)
-    source = photo.read(options.input)
+    photo_file.check_writable(options.output)
+    source = photo_file.read(options.input)
     work = _edit_by_server if options.server else _edit_here
-    patch, how = work(source.pixels, alphas, options)
-    photo.write(options.output, photo.edited(source, patch))
+    srgb = colour.to_srgb(source)
+    patch, how = work(srgb, alphas, options)
+    photo_file.write(options.output, photo.edited(source, colour.from_srgb(source, srgb, patch)))
     done = " ".join(f"{name}={alpha:g}" for name, alpha in alphas.items())
     print(f"{options.output}: {done}, {how}")
 
@@ -298,22 +299,22 @@ def _edit_by_server(pixels: "Pixels", alphas: dict[str, float], options: argpars
 def _strip(options: argparse.Namespace) -> None:
     import numpy as np
 
-    from dfi_server import attributes, contact_sheet, photo
+    from dfi_server import attributes, colour, contact_sheet, photo, photo_file
     from dfi_server.edit import Editor
 
     name = lfw.attribute_name(options.set)
     alphas = [_alpha(name, text) for text in options.alphas.split(",")]
     for alpha in alphas:
         attributes.check_alphas({name: alpha})
-    photo.check_writable(options.output)
-    source = photo.read(options.input)
+    photo_file.check_writable(options.output)
+    source = colour.to_srgb(photo_file.read(options.input))
     editor = Editor(options.store, options.device)
     pictures = []
     with _iteration_bar() as bar:
         for alpha in alphas:
             bar.set_description(f"{name} {alpha:g}")
             edit = editor.edit(
-                source.pixels,
+                source,
                 {name: alpha},
                 face=options.face,
                 box=options.box,
@@ -321,10 +322,10 @@ def _strip(options: argparse.Namespace) -> None:
                 progress=lambda state: _advance(bar, state.iteration, state.iterations),
             )
             box = edit.patch.box
-            pictures.append(photo.crop(photo.composite(source.pixels, edit.patch), box))
+            pictures.append(photo.crop(photo.composite(source, edit.patch), box))
     labels = ["original", *(f"{name} {alpha:g}" for alpha in alphas)]
-    sheet = contact_sheet.contact_sheet([[photo.crop(source.pixels, box), *pictures]], labels)
-    photo.write(options.output, photo.Photo(np.asarray(sheet)))
+    sheet = contact_sheet.contact_sheet([[photo.crop(source, box), *pictures]], labels)
+    photo_file.write(options.output, photo.Photo(np.asarray(sheet)))
     print(f"{options.output}: {name} at {', '.join(f'{alpha:g}' for alpha in alphas)}")
 
 

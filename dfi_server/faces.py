@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import dlib
 import numpy as np
 from PIL import Image
@@ -54,13 +55,13 @@ def find_faces(photo: Pixels, canonical: np.ndarray) -> list[Face]:
     `canonical`: the landmarks' places in LFW's 250x250 layout, (5, 2). In photos of more than 4 megapixels small faces
     are looked for only where no large one is found.
     """
-    picture = _scaled(photo, _UPRIGHT_PIXELS)
+    picture = _scaled(photo, photo, _UPRIGHT_PIXELS)
     found = list(_search(photo, picture, 0, canonical))
-    picture = _scaled(photo, _TILTED_PIXELS)
+    picture = _scaled(photo, np.asarray(picture), _TILTED_PIXELS)
     for tilt in _TILTS:
         found += _search(photo, picture, tilt, canonical)
     if not found and photo.shape[0] * photo.shape[1] * (_DETECTOR_SIDE / _SMALLEST) ** 2 > _UPRIGHT_PIXELS:
-        found += _search(photo, _scaled(photo, _LAST_SEARCH_PIXELS), 0, canonical)
+        found += _search(photo, _scaled(photo, photo, _LAST_SEARCH_PIXELS), 0, canonical)
     kept: list[Face] = []
     for face in sorted(found, key=lambda face: -face.score):
         doubtful = face.score < _DOUBTFUL_SCORE and kept and kept[0].score > _SURE_SCORE
@@ -105,12 +106,13 @@ def _search(photo: Pixels, picture: Image.Image, tilt: float, canonical: np.ndar
             yield face
 
 
-def _scaled(photo: Pixels, pixels: float) -> Image.Image:
-    """A copy of the photo for the detector, RGB, of at most so many pixels."""
+def _scaled(photo: Pixels, source: Pixels, pixels: float) -> Image.Image:
+    """A copy of the photo for the detector, RGB, of at most so many pixels; `source`: the photo or a copy of it."""
     height, width = photo.shape[:2]
     scale = min(math.sqrt(pixels / (width * height)), _DETECTOR_SIDE / _SMALLEST)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return to_picture(photo).resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    method = cv2.INTER_AREA if size[0] < source.shape[1] else cv2.INTER_CUBIC
+    return to_picture(cv2.resize(source, size, interpolation=method).reshape(size[1], size[0], -1))
 
 
 def _refine(photo: Pixels, points: np.ndarray, canonical: np.ndarray) -> Face | None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dfi_server import detail, lfw
 from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.photo import Box, Patch, Pixels
+from dfi_server.photo import Box, Patch, Pixels, from_unit, to_unit
 from dfi_server.reconstruct import Change
 
 MIN_BOX = 16
@@ -190,20 +190,6 @@ def _extent(matrix: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.n
 def scale_of(matrix: np.ndarray) -> float:
     """How many times larger an affine map (2, 3) makes things."""
     return math.sqrt(abs(np.linalg.det(matrix[:, :2])))
-
-
-def to_unit(pixels: Pixels) -> np.ndarray:
-    """Pixels of any dtype as float32; integers are scaled to [0, 1]."""
-    if not np.issubdtype(pixels.dtype, np.integer):
-        return pixels.astype(np.float32)
-    return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
-
-
-def from_unit(pixels: np.ndarray, dtype: np.dtype) -> Pixels:
-    """The way back: integers are rounded and clipped, floats keep values outside [0, 1]."""
-    if not np.issubdtype(dtype, np.integer):
-        return pixels.astype(dtype)
-    return np.asarray(np.rint(np.clip(pixels, 0, 1) * np.iinfo(dtype).max), dtype=dtype)
 
 
 def _to_numpy(layers: Tensor) -> np.ndarray:

@@ -1,29 +1,17 @@
-"""Photographs on disk and in memory: read, write, and lay an edit over one."""
+"""Photographs in memory, and laying an edit over one. photo_file.py has those on disk."""
 
-import os
-import tempfile
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import IO, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps
-
-from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.protocol import MAX_PIXELS
-
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit would refuse photos that the rest of the program takes
+from PIL import Image
 
 BOX_FADE = 0.06
 """Width of the soft border of what is kept inside a box, as a fraction of its sides."""
 
-_FORMATS = {"AVIF", "BMP", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP"}  # what keeps a photo's size and colours
-_OPAQUE = {"BMP", "JPEG"}
-
 Pixels: TypeAlias = np.ndarray
-"""(H, W, 3) RGB or (H, W, 1) gray, sRGB: uint8 or uint16 over their full range, or float32 in [0, 1]."""
+"""(H, W, 3) RGB or (H, W, 1) gray: uint8 or uint16 over their full range, or float32 with white at 1."""
 
 Box: TypeAlias = tuple[int, int, int, int]
 """x, y, width, height in photo pixels."""
@@ -31,12 +19,17 @@ Box: TypeAlias = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo as edits need it: colour apart from transparency, and what else its file carried."""
+    """A photo as edits need it: colour apart from transparency, and what else its file carried.
+
+    `pixels` are in the colour space of `icc_profile`, or sRGB where there is none; colour.py knows the way between.
+    """
 
     pixels: Pixels
     alpha: np.ndarray | None = None  # (H, W), in the dtype of pixels
     icc_profile: bytes | None = None
-    exif: bytes | None = None
+    exif: bytes | None = None  # "Exif\\0\\0" and a TIFF structure, as in a JPEG
+    xmp: bytes | None = None
+    dots_per_mm: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +55,25 @@ def crop(pixels: Pixels, box: Box) -> Pixels:
     """The part of `pixels` inside `box`, not copied."""
     x, y, width, height = box
     return pixels[y : y + height, x : x + width]
+
+
+def to_unit(pixels: Pixels) -> np.ndarray:
+    """Pixels of any dtype as float32; integers are scaled to [0, 1]."""
+    if not np.issubdtype(pixels.dtype, np.integer):
+        return pixels.astype(np.float32)
+    return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+
+
+def from_unit(pixels: np.ndarray, dtype: np.dtype) -> Pixels:
+    """The way back: integers are rounded and clipped, floats keep values outside [0, 1]."""
+    if not np.issubdtype(dtype, np.integer):
+        return pixels.astype(dtype)
+    return np.asarray(np.rint(np.clip(pixels, 0, 1) * np.iinfo(dtype).max), dtype=dtype)
+
+
+def to_depth(pixels: Pixels, dtype: np.dtype) -> Pixels:
+    """The same picture in another dtype."""
+    return pixels if pixels.dtype == dtype else from_unit(to_unit(pixels), dtype)
 
 
 def to_8bit(pixels: Pixels) -> np.ndarray:
@@ -123,94 +135,6 @@ def within(patch: Patch, box: Box) -> Patch:
     part = (x - patch.x, y - patch.y, right - x, bottom - y)
     mask = np.rint(crop(patch.mask, part) * np.outer(*fade)).astype(np.uint8)
     return Patch(x, y, crop(patch.pixels, part), mask)
-
-
-def read(path: Path) -> Photo:
-    """Read an image file that Pillow knows, turned upright by its EXIF orientation.
-
-    Colour comes as 8-bit RGB (palette and CMYK are converted) or 8-bit gray. Raises DFIError(BAD_IMAGE | TOO_LARGE).
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is wrong is said below, in one sentence
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise Image.DecompressionBombError
-                if image.mode in ("I", "F"):
-                    raise ValueError("pixels of 32-bit numbers have no known range: convert it to 8 or 16 bits")
-                # a CMYK profile does not describe the RGB that the pixels are turned into
-                icc_profile = image.info.get("icc_profile") if image.mode != "CMYK" else None
-                upright = ImageOps.exif_transpose(image)
-                exif = upright.getexif().tobytes() if upright.getexif() else None
-                if upright.mode.startswith("I;16"):  # Pillow would clip at 255 instead of scaling
-                    upright = Image.fromarray(np.rint(np.asarray(upright) / 257).astype(np.uint8))
-                transparent = upright.has_transparency_data
-                gray = upright.mode in ("1", "L", "LA")
-                converted = upright.convert(("LA" if gray else "RGBA") if transparent else "L" if gray else "RGB")
-    except Image.DecompressionBombError as error:
-        raise DFIError(
-            ErrorCode.TOO_LARGE,
-            f"{path} has more than {MAX_PIXELS // 1_000_000} megapixels, the most that is opened: scale it down first.",
-        ) from error
-    except FileNotFoundError as error:
-        raise DFIError(ErrorCode.BAD_IMAGE, f"There is no image at {path}.") from error
-    except Exception as error:  # damaged bytes make decoders raise nearly anything
-        raise DFIError(ErrorCode.BAD_IMAGE, f"{path} is not an image that can be read ({error}).") from error
-    pixels = np.asarray(converted)
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    if not transparent:
-        return Photo(pixels, None, icc_profile, exif)
-    return Photo(np.ascontiguousarray(pixels[..., :-1]), pixels[..., -1], icc_profile, exif)
-
-
-def write(path: Path, photo: Photo) -> None:
-    """Write a photo in the format of the path's extension, whole or not at all.
-
-    Raises DFIError(BAD_IMAGE) for an extension that cannot be written, DFIError(NO_SPACE) where writing fails.
-    """
-    check_writable(path)
-    format_name = Image.registered_extensions()[path.suffix.lower()]
-    image = to_image(replace(photo, alpha=None) if format_name in _OPAQUE else photo)
-    extras = {key: getattr(photo, key) for key in ("icc_profile", "exif") if getattr(photo, key)}
-    extras |= {"quality": 95} if format_name in ("AVIF", "JPEG", "WEBP") else {}
-    extras |= {"subsampling": 0} if format_name == "JPEG" else {}
-    try:
-        write_whole(path, lambda file: image.save(file, format_name, **extras))
-    except (OSError, ValueError) as error:
-        raise DFIError(ErrorCode.NO_SPACE, f"{path} could not be written ({error}).") from error
-
-
-def check_writable(path: Path) -> None:
-    """Raise DFIError before any work is done, if a result could not be written to `path`."""
-    format_name = Image.registered_extensions().get(path.suffix.lower())
-    if format_name not in _FORMATS:
-        raise DFIError(
-            ErrorCode.BAD_IMAGE, f"'{path.name}' has no extension of a photo's format: use .png, .jpg, .tif or .webp."
-        )
-    if path.is_dir():
-        raise DFIError(ErrorCode.BAD_REQUEST, f"{path} is a folder: name a file in it.")
-    if not path.parent.is_dir():
-        raise DFIError(ErrorCode.BAD_REQUEST, f"There is no folder {path.parent} to write {path.name} to.")
-
-
-def write_whole(path: Path, save: Callable[[IO[bytes]], None]) -> None:
-    """Let `save` write to a temporary file beside `path`, and put it in place only when it is complete."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            save(file)
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def to_image(photo: Photo) -> Image.Image:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dfi_server import faces, photo
+from dfi_server import faces, photo_file
 from dfi_server.faces import align, find_faces, overlap
 from dfi_server.frame import cut
 
@@ -20,7 +20,7 @@ CANONICAL = np.array([[153.5, 113.5], [137.5, 113.5], [96.5, 114.5], [112.5, 114
 def portrait() -> np.ndarray:
     """The bundled sample, (512, 512, 3): one face, some 110 pixels tall."""
     with importlib.resources.as_file(importlib.resources.files("dfi_server") / "sample" / "astronaut.jpg") as path:
-        return photo.read(path).pixels
+        return photo_file.read(path).pixels
 
 
 @pytest.fixture(scope="module")
