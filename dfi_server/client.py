@@ -28,8 +28,11 @@ from dfi_server.protocol import (
     EditRequest,
     EditResult,
     Error,
+    FacesFound,
+    FindFaces,
     Message,
     MessageType,
+    PhotoRequest,
     Progress,
     ServerInfo,
     check_endpoint,
@@ -44,7 +47,7 @@ LOG_BYTES = 1_000_000  # a longer log is begun anew at the next start
 
 T = TypeVar("T")
 
-__all__ = ["Client", "EditRequest", "EditResult", "Progress", "ServerInfo", "start_server"]
+__all__ = ["Client", "EditRequest", "EditResult", "PhotoRequest", "Progress", "ServerInfo", "start_server"]
 
 
 class Client:
@@ -115,9 +118,24 @@ class Client:
         An exception from a callback also cancels the edit.
         """
         edit = Edit(**vars(request), pixels=memoryview(pixels).cast("B"))
+        return self._run(MessageType.EDIT, edit, EditResult, progress, cancelled)
+
+    def faces(self, request: PhotoRequest, pixels: Buffer) -> tuple[tuple[int, int, int, int], ...]:
+        """The faces of a photo, numbered as for an edit with the same box: x, y, width, height each."""
+        body = FindFaces(**vars(request), pixels=memoryview(pixels).cast("B"))
+        return self._run(MessageType.FACES, body, FacesFound).boxes
+
+    def _run(
+        self,
+        kind: MessageType,
+        body: Edit | FindFaces,
+        expected: type[T],
+        progress: Callable[[Progress], object] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> T:
         events: queue.SimpleQueue[Body | DFIError] = queue.SimpleQueue()
         leave = threading.Event()
-        follower = threading.Thread(target=self._follow, args=(edit, events, leave), daemon=True)
+        follower = threading.Thread(target=self._follow, args=(kind, body, events, leave), daemon=True)
         follower.start()
         try:
             while True:
@@ -129,7 +147,7 @@ class Client:
                     continue
                 if isinstance(event, Progress) and progress is not None:
                     progress(event)
-                elif isinstance(event, EditResult):
+                elif isinstance(event, expected):
                     return event
                 elif isinstance(event, DFIError):
                     raise DFIError(event.code, event.message)  # not event: a cycle would keep the photo
@@ -137,12 +155,18 @@ class Client:
             leave.set()
             follower.join()
 
-    def _follow(self, edit: Edit, events: "queue.SimpleQueue[Body | DFIError]", leave: threading.Event) -> None:
+    def _follow(
+        self,
+        kind: MessageType,
+        body: Edit | FindFaces,
+        events: "queue.SimpleQueue[Body | DFIError]",
+        leave: threading.Event,
+    ) -> None:
         """Runs in a thread of its own, so that heartbeats go out whatever the callbacks do."""
         id = uuid.uuid4().hex
         try:
-            patience = self.timeout + edit.pixel_bytes / SLOWEST_BYTES_PER_SECOND
-            self._send(Message(MessageType.EDIT, id, edit), self.timeout)
+            patience = self.timeout + body.pixel_bytes / SLOWEST_BYTES_PER_SECOND
+            self._send(Message(kind, id, body), self.timeout)
             heard = beaten = time.monotonic()
             while not leave.is_set():
                 reply = self._receive(POLL_SECONDS)
@@ -153,7 +177,7 @@ class Client:
                         raise DFIError(reply.body.code, reply.body.message)
                     if reply.id == id:
                         events.put(reply.body)
-                        if isinstance(reply.body, EditResult):
+                        if isinstance(reply.body, EditResult | FacesFound):
                             return
                 elif now - heard > patience:
                     raise self._unreachable("stopped answering")

@@ -9,6 +9,7 @@ import torch
 
 from dfi_server import attributes, faces, lfw, reconstruct, vgg
 from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.faces import Face
 from dfi_server.frame import Frame, cut, paste
 from dfi_server.photo import Box, Patch, Pixels, merge, within
 from dfi_server.protocol import DTYPE_BYTES, MAX_ITERATIONS, MAX_PIXELS, FaceChoice
@@ -72,7 +73,7 @@ class Editor:
 
         `photo`: (H, W, 3) or (H, W, 1), sRGB, uint8, uint16, or float32 in [0, 1]; it is not changed.
         `alphas`: attribute -> alpha in [-2, 2], the shift's length as a fraction of |phi(x)|.
-        `face`: "largest", "all", or a number from 1 as `faces.find_faces` orders them.
+        `face`: "largest", "all", or a number from 1 in the order of `faces`.
         `box`: x, y, width, height: only faces in it are edited, and nothing outside it. Where no face is found in it,
         the box itself is taken for one, brow to chin and ear to ear.
         `iterations`: of L-BFGS for each face, 1 to MAX_ITERATIONS; None: reconstruct.ITERATIONS.
@@ -120,13 +121,20 @@ class Editor:
             seconds=time.perf_counter() - start,
         )
 
+    def faces(self, photo: Pixels, box: Box | None = None) -> list[Face]:
+        """The faces of a photo, or those in a box of it, as `edit` numbers them. Raises DFIError as `edit` does."""
+        _check_photo(photo)
+        return self._found(photo, box)
+
+    def _found(self, photo: Pixels, box: Box | None) -> list[Face]:
+        found = faces.find_faces(photo, self.store.canonical_landmarks)
+        return found if box is None else [each for each in found if faces.overlap(each.box, box) > 0.5]
+
     def _frames(self, photo: Pixels, face: FaceChoice, box: Box | None) -> list[Frame]:
         """Where the chosen faces are. Raises DFIError(NO_FACE | BAD_BOX)."""
         size = (photo.shape[1], photo.shape[0])
         in_box = Frame.of_box(box, size) if box is not None else None
-        found = faces.find_faces(photo, self.store.canonical_landmarks)
-        if box is not None:
-            found = [each for each in found if faces.overlap(each.box, box) > 0.5]
+        found = self._found(photo, box)
         if not found and in_box:
             return [in_box]
         if not found and size == (lfw.PHOTO_SIZE, lfw.PHOTO_SIZE):  # LFW's own size: its own layout

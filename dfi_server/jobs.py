@@ -15,7 +15,7 @@ import numpy as np
 import zmq
 
 from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.protocol import Edit, EditResult, Error, Progress
+from dfi_server.protocol import Edit, EditResult, Error, FacesFound, FindFaces, Progress
 
 if TYPE_CHECKING:
     from dfi_server import edit as pipeline  # imports torch, which only the worker needs
@@ -35,11 +35,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Job:
-    """An accepted edit of one client (its ROUTER identity); `abandoned` tells the worker to stop it."""
+    """An accepted edit, or search for faces, of one client (its ROUTER identity).
+
+    `abandoned` tells the worker to stop it.
+    """
 
     client: bytes
     id: str
-    edit: Edit
+    request: Edit | FindFaces
     abandoned: threading.Event = field(default_factory=threading.Event)
 
 
@@ -75,9 +78,9 @@ class JobTable:
         mine = self._jobs.get(job.client, {})
         if job.id in mine:
             raise DFIError(ErrorCode.BAD_REQUEST, f"The id {job.id!r} belongs to an unfinished edit already.")
-        size = job.edit.pixel_bytes
-        my_bytes = size + sum(other.edit.pixel_bytes for other in mine.values())
-        all_bytes = size + sum(other.edit.pixel_bytes for other in self)
+        size = job.request.pixel_bytes
+        my_bytes = size + sum(other.request.pixel_bytes for other in mine.values())
+        all_bytes = size + sum(other.request.pixel_bytes for other in self)
         if len(mine) >= MAX_CLIENT_EDITS or (mine and my_bytes > MAX_CLIENT_BYTES):
             raise DFIError(ErrorCode.BUSY, f"You have {len(mine)} unfinished edits; send the next when one is done.")
         if len(self) >= MAX_EDITS or (len(self) and all_bytes > MAX_BYTES):
@@ -128,7 +131,7 @@ class Advanced:
 @dataclass(frozen=True)
 class Finished:
     job: Job
-    outcome: EditResult | Error
+    outcome: EditResult | FacesFound | Error
 
 
 Event: TypeAlias = Loaded | LoadFailed | Advanced | Finished
@@ -151,7 +154,7 @@ class Worker(threading.Thread):
         self._bell.linger = 0
         self._bell.connect(BELL)
         while (command := self.commands.get()) is not None:
-            self._post(self._edit(command) if isinstance(command, Job) else self._load())
+            self._post(self._do(command) if isinstance(command, Job) else self._load())
             del command  # holds the photo
         self._bell.close()
 
@@ -167,15 +170,19 @@ class Worker(threading.Thread):
         except BaseException as error:  # whatever it is, the server stays up and says so
             return LoadFailed(as_error(error, "The model could not be loaded"))
 
-    def _edit(self, job: Job) -> Finished:
+    def _do(self, job: Job) -> Finished:
         try:
-            return Finished(job, self._run_editor(job))
+            assert self._editor is not None, "a job came before the model was loaded"
+            request = job.request
+            dtype = np.dtype(_DTYPES[request.dtype])
+            photo = np.frombuffer(request.pixels, dtype).reshape(request.height, request.width, request.channels)
+            if isinstance(request, FindFaces):
+                return Finished(job, FacesFound(tuple(face.box for face in self._editor.faces(photo, request.box))))
+            return Finished(job, self._edit(job, request, self._editor, photo))
         except BaseException as error:  # a failed edit must not be the end of the server
             return Finished(job, as_error(error, "The edit failed inside the server"))
 
-    def _run_editor(self, job: Job) -> EditResult:
-        assert self._editor is not None, "a job came before the model was loaded"
-        edit = job.edit
+    def _edit(self, job: Job, edit: Edit, editor: "pipeline.Editor", photo: np.ndarray) -> EditResult:
         last_posted = -math.inf
 
         def progress(step: "pipeline.Progress") -> None:
@@ -185,9 +192,7 @@ class Worker(threading.Thread):
                 last_posted = now
                 self._post(Advanced(job, Progress(step.iteration, step.iterations, float(step.loss))))
 
-        dtype = np.dtype(_DTYPES[edit.dtype])
-        photo = np.frombuffer(edit.pixels, dtype).reshape(edit.height, edit.width, edit.channels)
-        done = self._editor.edit(
+        done = editor.edit(
             photo,
             edit.alphas,
             face=edit.face,
@@ -197,7 +202,7 @@ class Worker(threading.Thread):
             cancelled=job.abandoned.is_set,
         )
         patch = done.patch
-        pixels = np.ascontiguousarray(patch.pixels, dtype)
+        pixels = np.ascontiguousarray(patch.pixels, photo.dtype)
         height, width, channels = pixels.shape
         return EditResult(
             x=int(patch.x),

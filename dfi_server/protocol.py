@@ -41,11 +41,12 @@ FaceChoice: TypeAlias = int | Literal["largest", "all"]
 
 
 class MessageType(StrEnum):
-    """The "type" of a header. The first six are requests; some replies answer under their request's name."""
+    """The "type" of a header. The first seven are requests; some replies answer under their request's name."""
 
     HELLO = "hello"
     STATUS = "status"
     ATTRIBUTES = "attributes"
+    FACES = "faces"
     EDIT = "edit"
     CANCEL = "cancel"
     HEARTBEAT = "heartbeat"
@@ -149,27 +150,57 @@ def _check_length(name: str, frame: Buffer, expected: int) -> None:
         _bad(f"The {name} frame has {length} bytes, but its header says {expected}.", ErrorCode.BAD_IMAGE)
 
 
+def _check_box(name: str, box: object, lowest: int, code: ErrorCode) -> tuple[int, int, int, int]:
+    if not isinstance(box, list | tuple) or len(box) != 4:
+        _bad(f"{name} must be [x, y, width, height].", code)
+    for part, value, low in zip(("x", "y", "width", "height"), box, (lowest, lowest, 1, 1), strict=True):
+        _check_integer(f"{name}'s {part}", value, low, MAX_SIDE, code)
+    x, y, width, height = box
+    return x, y, width, height
+
+
 @dataclass(frozen=True)
-class EditRequest:
-    """What to do with a photo of height x width pixels, row-major, channels interleaved, little endian.
+class PhotoRequest:
+    """A photo of height x width pixels, row-major, channels interleaved, little endian, and where to look in it.
 
     channels: 1 (gray) or 3 (RGB). dtype: "uint8", "uint16" (full range) or "float32" (0 to 1); sRGB-encoded.
-    alphas: {attribute: alpha}, each shift's length as a fraction of the photo's own features.
-    box: x, y, width, height of the face in pixels, or None. iterations: None for the default.
-    Raises DFIError (bad_image, too_large, bad_alpha, bad_box, bad_request) if a value cannot be right.
+    box: x, y, width, height in pixels: only faces in there are meant. None: all.
+    Raises DFIError (bad_image, too_large, bad_box) if a value cannot be right.
     """
 
     width: int
     height: int
     channels: int
     dtype: str
+    box: tuple[int, int, int, int] | None = dataclasses.field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _check_image(self.width, self.height, self.channels, self.dtype)
+        if self.box is not None:
+            object.__setattr__(self, "box", _check_box("The box", self.box, 0, ErrorCode.BAD_BOX))
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Length of the pixel frame that belongs to this request."""
+        return self.width * self.height * self.channels * DTYPE_BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
+class EditRequest(PhotoRequest):
+    """What to do with a photo.
+
+    alphas: {attribute: alpha}, each shift's length as a fraction of the photo's own features.
+    face: "largest", "all" or a number from 1, in the order that a faces request gives them. box: as for PhotoRequest,
+    and nothing outside changes. iterations: None for the default.
+    Raises DFIError as PhotoRequest does, and bad_alpha, bad_request.
+    """
+
     alphas: Mapping[str, float]
-    box: tuple[int, int, int, int] | None = None
     iterations: int | None = None
     face: FaceChoice = "largest"
 
     def __post_init__(self) -> None:
-        _check_image(self.width, self.height, self.channels, self.dtype)
+        super().__post_init__()
         if not isinstance(self.alphas, Mapping):
             _bad("alphas must map attributes to numbers.", ErrorCode.BAD_ALPHA)
         _check_names(self.alphas, ErrorCode.BAD_ALPHA)
@@ -180,19 +211,8 @@ class EditRequest:
         object.__setattr__(self, "alphas", alphas)
         if self.face not in ("largest", "all"):
             _check_integer("face", self.face, 1, MAX_FACES)
-        if self.box is not None:
-            if not isinstance(self.box, list | tuple) or len(self.box) != 4:
-                _bad("box must be null or [x, y, width, height].", ErrorCode.BAD_BOX)
-            for name, value, low in zip(("x", "y", "width", "height"), self.box, (0, 0, 1, 1), strict=True):
-                _check_integer(f"The box's {name}", value, low, MAX_SIDE, ErrorCode.BAD_BOX)
-            object.__setattr__(self, "box", tuple(self.box))
         if self.iterations is not None:
             _check_integer("iterations", self.iterations, 1, MAX_ITERATIONS)
-
-    @property
-    def pixel_bytes(self) -> int:
-        """Length of the pixel frame that belongs to this request."""
-        return self.width * self.height * self.channels * DTYPE_BYTES[self.dtype]
 
 
 @dataclass(frozen=True)
@@ -205,6 +225,31 @@ class Edit(EditRequest):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_length("pixel", self.pixels, self.pixel_bytes)
+
+
+@dataclass(frozen=True)
+class FindFaces(PhotoRequest):
+    """The body of a faces message: the photo and its pixel frame."""
+
+    FRAMES: ClassVar = ("pixels",)
+    pixels: Buffer = dataclasses.field(kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_length("pixel", self.pixels, self.pixel_bytes)
+
+
+@dataclass(frozen=True)
+class FacesFound:
+    """The faces of a photo, largest first, each as x, y, width, height; a face at the edge may reach beyond it."""
+
+    boxes: tuple[tuple[int, int, int, int], ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.boxes, list | tuple) or len(self.boxes) > MAX_FACES:
+            _bad(f"boxes must be a list of at most {MAX_FACES}.")
+        boxes = tuple(_check_box("A face's box", box, -MAX_SIDE, ErrorCode.BAD_REQUEST) for box in self.boxes)
+        object.__setattr__(self, "boxes", boxes)
 
 
 @dataclass(frozen=True)
@@ -313,7 +358,9 @@ class Error:
         object.__setattr__(self, "message", self.message[:MAX_MESSAGE_LENGTH])
 
 
-Body: TypeAlias = Edit | ServerInfo | Attributes | Accepted | Progress | EditResult | Error | None
+Body: TypeAlias = (
+    Edit | FindFaces | FacesFound | ServerInfo | Attributes | Accepted | Progress | EditResult | Error | None
+)
 
 
 class Message(NamedTuple):
@@ -326,12 +373,14 @@ class Message(NamedTuple):
 
 _REQUESTS: dict[str, type | None] = {
     **dict.fromkeys(("hello", "status", "attributes", "cancel", "heartbeat")),
+    MessageType.FACES: FindFaces,
     MessageType.EDIT: Edit,
 }
 _REPLIES: dict[str, type | None] = {
     **dict.fromkeys(("cancelled", "heartbeat")),
     **dict.fromkeys(("hello", "status"), ServerInfo),
     MessageType.ATTRIBUTES: Attributes,
+    MessageType.FACES: FacesFound,
     MessageType.ACCEPTED: Accepted,
     MessageType.PROGRESS: Progress,
     MessageType.RESULT: EditResult,

@@ -38,7 +38,10 @@ from dfi_server.protocol import (
     Attributes,
     Body,
     Edit,
+    EditResult,
     Error,
+    FacesFound,
+    FindFaces,
     Message,
     MessageType,
     ProtocolError,
@@ -52,6 +55,7 @@ from dfi_server.protocol import (
 STALL_SECONDS = 1.0  # between two rounds of the loop, which waits for 0.2 s at most while there are edits
 RETRY_SECONDS = 1.0  # a failed load is tried again when somebody asks, at most this often
 _MAX_MESSAGES_A_ROUND = 100
+_FINAL = {EditResult: MessageType.RESULT, FacesFound: MessageType.FACES, Error: MessageType.ERROR}
 
 log = logging.getLogger(__name__)
 
@@ -149,8 +153,7 @@ class Server:
                 case Finished(job, outcome):
                     self._running = None
                     if job in self._jobs:
-                        kind = MessageType.ERROR if isinstance(outcome, Error) else MessageType.RESULT
-                        self._finish(job, Message(kind, job.id, outcome))
+                        self._finish(job, Message(_FINAL[type(outcome)], job.id, outcome))
 
     def _give_work(self) -> None:
         if self._loaded and self._running is None and (job := self._jobs.next()):
@@ -216,8 +219,8 @@ class Server:
             if not self._loaded:
                 raise DFIError(ErrorCode.BUSY, "The server is still loading its model; ask again in a moment.")
             body = Attributes(self._loaded.attributes)
-        elif kind == MessageType.EDIT:
-            assert isinstance(request.body, Edit) and request.id
+        elif kind in (MessageType.EDIT, MessageType.FACES):
+            assert isinstance(request.body, Edit | FindFaces) and request.id
             body = self._accept(Job(client, request.id, request.body))
             kind = MessageType.ACCEPTED
         elif kind == MessageType.CANCEL:

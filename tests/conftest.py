@@ -5,6 +5,7 @@ vgg19-conv5_1.pth and portraits/. Without it, tests that need it are skipped; wi
 """
 
 import contextlib
+import importlib.resources
 import io
 import os
 import resource
@@ -22,7 +23,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dfi_server import build, lfw, paths, vgg
+from dfi_server import build, lfw, paths, photo_file, vgg
 from dfi_server.errors import DFIError, ErrorCode
 
 TINY_ATTRIBUTES = ("smiling", "eyeglasses", "senior", "mustache", "mouth_wide_open", "5_o_clock_shadow")
@@ -165,6 +166,22 @@ def run_dfi(*arguments: str | Path, home: Path, timeout: float = 600) -> subproc
 def dfi(tiny_home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`dfi(...)` on the tiny store."""
     return lambda *arguments, **options: run_dfi(*arguments, home=tiny_home, **options)
+
+
+@pytest.fixture(scope="session")
+def portrait() -> np.ndarray:
+    """The bundled sample, (512, 512, 3): one face, some 110 pixels tall."""
+    with importlib.resources.as_file(importlib.resources.files("dfi_server") / "sample" / "astronaut.jpg") as path:
+        return photo_file.read(path).pixels
+
+
+@pytest.fixture(scope="session")
+def two_faces(portrait: np.ndarray) -> np.ndarray:
+    """The sample twice, (512, 840, 3): a small one left of x = 320, a larger one right of 325."""
+    both = np.full((512, 840, 3), 128, dtype=np.uint8)
+    both[100:420, :320] = Image.fromarray(portrait).resize((320, 320), Image.Resampling.BICUBIC)
+    both[:, 325:837] = portrait
+    return both
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from dfi_server import edit as pipeline
 from dfi_server import jobs, protocol
-from dfi_server.client import Client, EditRequest, start_server
+from dfi_server.client import Client, EditRequest, PhotoRequest, start_server
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.photo import Patch
 from dfi_server.protocol import Accepted, Edit, Error, Message, MessageType, Progress, ServerInfo, ServerState
@@ -166,7 +166,7 @@ def test_the_pixels_are_those_of_the_editor_itself(
     alphas, box = {"smiling": 0.4, "mustache": -0.2}, (40, 30, 160, 150)
     expected = pipeline.Editor().edit(photo, alphas, box=box, iterations=2)
     with Client(real_server.endpoint) as client:
-        request = EditRequest(photo.shape[1], photo.shape[0], channels, dtype, alphas, box, 2)
+        request = EditRequest(photo.shape[1], photo.shape[0], channels, dtype, alphas, 2, box=box)
         result = client.edit(request, photo.data)  # any contiguous buffer will do
     shape = (result.height, result.width, result.channels)
     assert result.dtype == dtype
@@ -184,6 +184,20 @@ def test_the_attributes_and_the_hello_are_those_of_the_store(real_server: Server
         info = client.hello()
         assert (info.state, info.store, info.device) == (ServerState.READY, "lfw", editor.device_name)
         assert info.protocol_version == protocol.PROTOCOL_VERSION
+
+
+def test_faces_are_found_as_an_edit_numbers_them(real_server: Server, two_faces: np.ndarray) -> None:
+    height, width, channels = two_faces.shape
+    with Client(real_server.endpoint) as client:
+        right, left = client.faces(PhotoRequest(width, height, channels, "uint8"), two_faces.data)
+        assert right[0] > 325 > left[0] + left[2]
+        in_box = PhotoRequest(width, height, channels, "uint8", box=(0, 50, 320, 400))
+        assert client.faces(in_box, two_faces.data) == (left,)
+        request = EditRequest(width, height, channels, "uint8", {"smiling": 0.4}, 1, face=2)
+        result = client.edit(request, two_faces.data)
+        assert result.x < left[0] + left[2] / 2 < result.x + result.width < 325
+        nothing = client.faces(PhotoRequest(64, 64, 1, "uint8"), bytes(64 * 64))
+        assert nothing == ()
 
 
 def test_what_the_editor_refuses_arrives_with_its_code_and_sentence(real_server: Server, face: np.ndarray) -> None:
@@ -216,7 +230,7 @@ def test_several_clients_get_each_their_own_edit(real_server: Server, face: np.n
     def run(size: int) -> None:
         photo = np.ascontiguousarray(face[:size, :size])
         with Client(real_server.endpoint) as client:
-            request = EditRequest(size, size, 3, "uint8", {"smiling": 0.4}, (0, 0, size, size), 2)
+            request = EditRequest(size, size, 3, "uint8", {"smiling": 0.4}, 2, box=(0, 0, size, size))
             results[size] = client.edit(request, photo.data)
 
     threads = [threading.Thread(target=run, args=(size,)) for size in sizes]

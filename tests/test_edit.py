@@ -1,6 +1,5 @@
 """The pipeline as its callers see it: what comes back, what is reported on the way, what is refused."""
 
-import importlib.resources
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 from conftest import LFW_LIMIT, TINY_ATTRIBUTES, refusal, tiny_weights
 from safetensors.torch import save_file
 
-from dfi_server import faces, lfw, paths, photo, photo_file, reconstruct
+from dfi_server import faces, lfw, paths, photo, reconstruct
 from dfi_server.edit import Edit, Editor, Progress
 from dfi_server.errors import ErrorCode
 from dfi_server.protocol import MAX_ITERATIONS, MAX_PIXELS
@@ -127,10 +126,8 @@ def test_any_array_of_pixels_will_do(view: str, editor: Editor, face: np.ndarray
     assert np.array_equal(result, expected)
 
 
-def test_nothing_changes_outside_the_box_around_a_face(editor: Editor) -> None:
+def test_nothing_changes_outside_the_box_around_a_face(editor: Editor, portrait: np.ndarray) -> None:
     """Also where the face that is found in it reaches beyond."""
-    with importlib.resources.as_file(importlib.resources.files("dfi_server") / "sample" / "astronaut.jpg") as path:
-        portrait = photo_file.read(path).pixels
     x, y, width, height = faces.find_faces(portrait, editor.store.canonical_landmarks)[0].box
     box = (x + width // 5, y + height // 4, width // 2, height // 2)
     result = edited(portrait, editor.edit(portrait, {"smiling": 1}, box=box, iterations=FEW))

@@ -76,7 +76,7 @@ def apply(gimp: Gimp, tiny: str, face_file: str) -> Apply:
 def by_client(endpoint: str, pixels: np.ndarray, box: tuple[int, int, int, int] | None, **alphas: float) -> EditResult:
     """The same edit without GIMP."""
     height, width, channels = pixels.shape
-    request = EditRequest(width, height, channels, pixels.dtype.name, alphas, box)
+    request = EditRequest(width, height, channels, pixels.dtype.name, alphas, box=box)
     with Client(endpoint) as client:
         return client.edit(request, pixels.tobytes())
 
@@ -227,6 +227,17 @@ def test_selection(gimp: Gimp, apply: Apply, tiny: str, face: np.ndarray) -> Non
     seen = gimp.kept("visible", "uint8", (400, 300))[20:270, 90:340]
     untouched = gimp.kept("selection", "uint8", (400, 300))[20:270, 90:340, 0] == 0
     assert np.array_equal(seen[untouched], face[untouched])
+
+
+@pytest.mark.parametrize(("face", "name"), [("largest", ""), ("2", ", face 2"), ("all", ", all faces")])
+def test_the_chosen_face_is_edited(gimp: Gimp, apply: Apply, two_faces: np.ndarray, face: str, name: str) -> None:
+    Image.fromarray(two_faces).save(gimp.share / "two.png")
+    two = f"image.delete()\nimage = load({gimp.path(gimp.share / 'two.png')!r})\nlayer = image.get_layers()[0]"
+    answer = apply(two, face=face)
+    assert_added(answer, f"Smiling 0.4{name}")
+    left, width = answer["layers"][0]["offset"][0], answer["layers"][0]["size"][0]
+    assert (left > 325) == (face == "largest")
+    assert (left + width < 325) == (face == "2")
 
 
 def test_layer_larger_than_the_image(apply: Apply, tiny: str, face: np.ndarray) -> None:

@@ -114,6 +114,20 @@ def test_dialog(window: Window, tiny: str, face: np.ndarray, screenshots: Path) 
     assert not window.run(f"answer = {SHOWN}.is_dirty()")
 
 
+def test_two_faces_to_choose_from(window: Window, tiny: str, two_faces: np.ndarray, screenshots: Path) -> None:
+    """The dialog shows both, numbered; the second is chosen by a click on it."""
+    window.server(tiny)
+    show(window, two_faces)
+    dialog = open_dialog(window)
+    wait_for("the faces", lambda: window.geometry(dialog)[3] > 350)
+    x, y, width, _ = window.geometry(dialog)
+    thumbnail = (x + (width - 360) // 2, y + 24)
+    window.tool("xdotool", "mousemove", str(thumbnail[0] + 55), str(thumbnail[1] + 71), "click", "1")
+    apply_dialog(window, dialog, picture=screenshots / "faces.png")
+    wait_for("a new layer", lambda: len(names(window)) == 2, seconds=60)
+    assert names(window)[0].endswith(", face 2")
+
+
 def test_failure_is_a_box(window: Window, face: np.ndarray, screenshots: Path) -> None:
     """The server cannot be started: the dialog closes, and a message says why."""
     window.server(free_endpoint(), ["sh", "-c", "echo no disk left; exit 1"])

@@ -22,6 +22,8 @@ from dfi_server.protocol import (
     EditRequest,
     EditResult,
     Error,
+    FacesFound,
+    FindFaces,
     Message,
     MessageType,
     Progress,
@@ -74,6 +76,9 @@ edits = st.builds(
     box=st.none() | boxes,
     iterations=st.none() | st.integers(1, 1000),
 )
+searches = st.builds(lambda image, **rest: FindFaces(**image, **rest), images(), box=st.none() | boxes)
+edge_boxes = st.tuples(*[st.integers(-(2**19), 2**19)] * 2, *[st.integers(1, 2**19)] * 2)
+found = st.builds(FacesFound, st.lists(edge_boxes, max_size=4).map(tuple))
 results = st.builds(
     lambda image, **rest: EditResult(**image, **rest, mask=b"\x80" * (image["width"] * image["height"])),
     images(),
@@ -84,7 +89,11 @@ results = st.builds(
     seconds=numbers,
 )
 infos = st.builds(ServerInfo, texts, st.sampled_from(ServerState), texts, texts, texts, counts)
-requests = st.builds(Message, bodiless, names, st.none()) | st.builds(Message, st.just(MessageType.EDIT), names, edits)
+requests = (
+    st.builds(Message, bodiless, names, st.none())
+    | st.builds(Message, st.just(MessageType.EDIT), names, edits)
+    | st.builds(Message, st.just(MessageType.FACES), names, searches)
+)
 replies = (
     st.builds(Message, st.sampled_from([MessageType.CANCELLED, MessageType.HEARTBEAT]), names, st.none())
     | st.builds(Message, st.sampled_from([MessageType.HELLO, MessageType.STATUS]), names, infos)
@@ -97,6 +106,7 @@ replies = (
     | st.builds(Message, st.just(MessageType.ACCEPTED), names, st.builds(Accepted, counts))
     | st.builds(Message, st.just(MessageType.PROGRESS), names, st.builds(Progress, counts, counts, losses))
     | st.builds(Message, st.just(MessageType.RESULT), names, results)
+    | st.builds(Message, st.just(MessageType.FACES), names, found)
     | st.builds(
         Message,
         st.just(MessageType.ERROR),
@@ -344,7 +354,7 @@ def test_any_free_port_is_only_for_the_server() -> None:
 
 
 def test_the_specification_s_examples_are_valid_and_cover_every_type() -> None:
-    frames = {"edit": [bytes(24)], "result": [bytes(12), bytes(4)]}
+    frames = {"faces": [bytes(24)], "edit": [bytes(24)], "result": [bytes(12), bytes(4)]}
     seen = set()
     for side, kind, text in re.findall(r"```json (request|reply) ?(\w*)\n(.*?)\n```", SPECIFICATION.read_text(), re.S):
         decode = decode_request if side == "request" else decode_reply

@@ -2,15 +2,16 @@
 """GIMP 3 plug-in: change attributes of the face in a layer, by the local DFI server.
 
 Filters > Deep Feature Interpolation..., and for scripts the procedure plug-in-dfi (run-mode, image, drawables,
-attribute, alpha):
+attribute, alpha, face):
 
     attribute   one of the server's attributes (`dfi attributes` lists them), such as "smiling"; or several separated
                 by spaces, each with an alpha of its own where alpha is not to apply:
                 "smiling=0.4 mouth_wide_open=0.2"
     alpha       how strong: 0.1 to 0.5 is useful, negative takes the attribute away, beyond -2 to 2 is an error
+    face        "largest", "all", or a number from 1, counted from the largest
 
-The result is a new layer above the source, the size of the change. Without a selection the largest face is edited; a
-selection says which face is meant, or where one is that was not found, and limits the change.
+The result is a new layer above the source, the size of the change. A selection says which faces are meant, or where one
+is that was not found, and limits the change.
 """
 
 import json
@@ -58,6 +59,15 @@ def parse_alphas(attribute: str, alpha: float) -> dict[str, float]:
     return alphas
 
 
+def parse_face(face: str) -> str | int:
+    """The argument as the server takes it. Raises UserError."""
+    if face in ("largest", "all"):
+        return face
+    if face.isascii() and face.isdigit() and int(face) > 0:
+        return int(face)
+    raise UserError(f"“{face}” is not a face: write “largest”, “all”, or a number from 1.")
+
+
 class Server:
     """The DFI server, as server.json beside this file describes it. DFI_ENDPOINT overrides the endpoint."""
 
@@ -85,10 +95,19 @@ class Server:
                 time.sleep(0.2)
             return {name: label(name) for name in link.attributes()}
 
-    def edit(self, source: Source, alphas: Mapping[str, float], progress: Callable[[int, int], None]) -> Any:
+    def faces(self, source: Source) -> Sequence[Sequence[int]]:
+        """The faces that the user may mean, as x, y, width, height in the layer, largest first. Raises DFIError."""
+        request = self._client.PhotoRequest(source.width, source.height, source.channels, source.dtype, box=source.box)
+        with self._client.Client(self._endpoint) as link:
+            found: Sequence[Sequence[int]] = link.faces(request, source.pixels)
+            return found
+
+    def edit(
+        self, source: Source, alphas: Mapping[str, float], face: str | int, progress: Callable[[int, int], None]
+    ) -> Any:
         """The client's EditResult; progress gets iteration, iterations. Raises DFIError."""
         request = self._client.EditRequest(
-            source.width, source.height, source.channels, source.dtype, alphas, source.box
+            source.width, source.height, source.channels, source.dtype, alphas, face=face, box=source.box
         )
         with self._client.Client(self._endpoint) as link:
             return link.edit(request, source.pixels, progress=lambda step: progress(step.iteration, step.iterations))
@@ -120,10 +139,13 @@ def edit(
     if interactive:
         from dialog import ask  # GTK needs a screen, which scripts do without
 
-        if not ask(procedure, config, server.connect):
+        if not ask(procedure, config, server, layer, lambda: Source(image, layer)):
             return False
     alphas = parse_alphas(config.get_property("attribute"), config.get_property("alpha"))
+    face = parse_face(config.get_property("face"))
     name = ", ".join(f"{label(attribute)} {alpha:.3g}" for attribute, alpha in alphas.items())
+    if face != "largest":
+        name += ", all faces" if face == "all" else f", face {face}"
     source = Source(image, layer)
 
     Gimp.progress_init(name)
@@ -138,7 +160,7 @@ def edit(
 
     if not interactive:
         server.connect(say)
-    result = server.edit(source, alphas, progress)
+    result = server.edit(source, alphas, face, progress)
     at = Rectangle(result.x, result.y, result.width, result.height)
     source.add_layer(at, bytes(result.pixels), bytes(result.mask), name)
     Gimp.progress_end()
@@ -149,6 +171,8 @@ def edit(
 def sentence(error: Exception) -> str:
     """What the user gets to read about an error."""
     code = getattr(error, "code", None)  # a DFIError; its module may be what is missing
+    if code == "no_face" and "There is no face" in str(error):
+        return str(error)
     if code in ("no_face", "bad_box"):  # the server's sentence speaks of coordinates, GIMP's user selects
         found = "No face was found" if code == "no_face" else "The selection is too small for a face"
         return f"{found}: select one from brow to chin and from ear to ear, then run the filter again."
@@ -215,6 +239,13 @@ class DeepFeatureInterpolation(Gimp.PlugIn):
             -GLib.MAXDOUBLE,
             GLib.MAXDOUBLE,
             0.4,
+            GObject.ParamFlags.READWRITE,
+        )
+        procedure.add_string_argument(
+            "face",
+            "_Face",
+            "Which one, where there are several: largest, all, or a number from 1, counted from the largest",
+            "largest",
             GObject.ParamFlags.READWRITE,
         )
         return procedure

@@ -271,6 +271,11 @@ class Window(Gimp):
     def focus(self, window: str) -> None:
         self.tool("xdotool", "windowactivate", "--sync", window)
 
+    def geometry(self, window: str) -> tuple[int, int, int, int]:
+        """x, y, width, height on the screen."""
+        told = dict(line.split("=") for line in self.tool("xdotool", "getwindowgeometry", "--shell", window).split())
+        return int(told["X"]), int(told["Y"]), int(told["WIDTH"]), int(told["HEIGHT"])
+
     def screenshot(self, target: Path, window: str = "root") -> Path:
         """Take the picture of a window (or of the whole screen) to target, a .png."""
         shot = self.share / target.name
