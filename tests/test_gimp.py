@@ -229,15 +229,15 @@ def test_selection(gimp: Gimp, apply: Apply, tiny: str, face: np.ndarray) -> Non
     assert np.array_equal(seen[untouched], face[untouched])
 
 
-@pytest.mark.parametrize(("face", "name"), [("largest", ""), ("2", ", face 2"), ("all", ", all faces")])
-def test_the_chosen_face_is_edited(gimp: Gimp, apply: Apply, two_faces: np.ndarray, face: str, name: str) -> None:
+@pytest.mark.parametrize(("chosen", "name"), [("largest", ""), ("2", ", face 2"), ("all", ", all faces")])
+def test_the_chosen_face_is_edited(gimp: Gimp, apply: Apply, two_faces: np.ndarray, chosen: str, name: str) -> None:
     Image.fromarray(two_faces).save(gimp.share / "two.png")
     two = f"image.delete()\nimage = load({gimp.path(gimp.share / 'two.png')!r})\nlayer = image.get_layers()[0]"
-    answer = apply(two, face=face)
+    answer = apply(two, face=chosen)
     assert_added(answer, f"Smiling 0.4{name}")
     left, width = answer["layers"][0]["offset"][0], answer["layers"][0]["size"][0]
-    assert (left > 325) == (face == "largest")
-    assert (left + width < 325) == (face == "2")
+    assert (left > 325) == (chosen == "largest")
+    assert (left + width < 325) == (chosen == "2")
 
 
 def test_layer_larger_than_the_image(apply: Apply, tiny: str, face: np.ndarray) -> None:
@@ -294,6 +294,8 @@ def test_group_and_several_attributes(apply: Apply) -> None:
         ({"attribute": "smiling=much"}, "“much” is not a number"),
         ({"attribute": "smiling=0.2 smiling=0.3"}, "“smiling” is named twice"),
         ({"attribute": " "}, "No attribute was named"),
+        ({"face": "left"}, "“left” is not a face"),
+        ({"face": "2"}, "There is no face 2"),
     ],
 )
 def test_bad_arguments(apply: Apply, values: dict[str, object], sentence: str) -> None:
