@@ -18,13 +18,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import icc
 import numpy as np
 import pytest
 from conftest import TINY_ATTRIBUTES, full_disk, run_dfi, tiny_weights, write_tiny_lfw
 from PIL import Image
 from safetensors.torch import save_file
 
-from dfi_server import __version__, attributes, cli, photo
+from dfi_server import __version__, attributes, cli, photo, photo_file
 from dfi_server.edit import Editor
 
 Run = Callable[..., str]
@@ -101,6 +102,48 @@ def test_an_edit_keeps_transparency_and_replaces_its_own_input(
     result = np.asarray(Image.open("face.png"))
     assert np.array_equal(result[..., 3], alpha)
     assert not np.array_equal(result[..., :3], face)
+
+
+def test_a_deep_photo_in_its_own_colours_is_edited_in_them(
+    tiny_home: Path, folder: Path, portrait: np.ndarray, succeeds: Run
+) -> None:
+    """16-bit Adobe RGB: depth and profile stay, and no pixel changes where there is no face."""
+    profile = icc.rgb(icc.ADOBE_RGB, 2.2)
+    deep = portrait.astype(np.uint16) * 257 + np.random.default_rng(0).integers(0, 200, portrait.shape, np.uint16)
+    photo_file.write(folder / "deep.tif", photo.Photo(deep, None, profile))
+    succeeds("edit", "deep.tif", "out.tif", "--set", "smiling=1", "--iterations", "3")
+    result = photo_file.read(folder / "out.tif")
+    assert (result.pixels.dtype, result.icc_profile) == (np.uint16, profile)
+    assert np.array_equal(result.pixels[300:], deep[300:])
+    assert (result.pixels[60:170, 170:270] != deep[60:170, 170:270]).mean() > 0.2
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16"])
+def test_every_kind_of_picture_is_edited(
+    tiny_home: Path, folder: Path, face: np.ndarray, mode: str, succeeds: Run
+) -> None:
+    if mode == "I;16":
+        Image.fromarray(face[..., 0].astype(np.uint16) * 257).save("odd.tif")
+    else:
+        Image.fromarray(face).convert(mode).save("odd.tif")
+    succeeds("edit", "odd.tif", "out.png", "--set", "smiling=1", "--iterations", "2")
+    assert Image.open("out.png").size == (250, 250)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 900), (20_000, 10_000)])
+def test_a_picture_without_a_face_says_how_to_name_one(
+    tiny_home: Path, folder: Path, size: tuple[int, int], fails: Run
+) -> None:
+    """Also one of 200 megapixels."""
+    Image.new("L", size, 128).save("empty.png")
+    assert "--box X,Y,W,H" in fails("edit", "empty.png", "out.png", "--set", "smiling=0.4")
+
+
+def test_a_photo_that_is_not_finite_is_one_sentence(tiny_home: Path, folder: Path, fails: Run) -> None:
+    pixels = np.full((40, 40, 3), 0.5, np.float32)
+    pixels[3, 4] = np.nan
+    photo_file.write(folder / "holes.tif", photo.Photo(pixels))
+    assert "finite" in fails("edit", "holes.tif", "out.png", "--set", "smiling=0.4")
 
 
 def test_a_box_says_where_the_face_is(tiny_home: Path, folder: Path, face: np.ndarray, succeeds: Run) -> None:

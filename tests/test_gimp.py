@@ -295,7 +295,6 @@ def test_group_and_several_attributes(apply: Apply) -> None:
         ({"attribute": "smiling=0.2 smiling=0.3"}, "“smiling” is named twice"),
         ({"attribute": " "}, "No attribute was named"),
         ({"face": "left"}, "“left” is not a face"),
-        ({"face": "2"}, "There is no face 2"),
     ],
 )
 def test_bad_arguments(apply: Apply, values: dict[str, object], sentence: str) -> None:
