@@ -25,13 +25,13 @@ from tqdm import tqdm
 
 # What imports torch takes seconds to import: each command takes what it needs. `dfi serve` binds at once, and torch
 # comes with the model, in the worker's thread.
-from dfi_server import __version__, lfw, paths, protocol
+from dfi_server import __version__, lfw, messages, paths, protocol
 from dfi_server.errors import DFIError, ErrorCode
 
 if TYPE_CHECKING:
     from dfi_server.edit import Editor
+    from dfi_server.messages import FaceChoice
     from dfi_server.photo import Patch, Pixels
-    from dfi_server.protocol import FaceChoice
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -270,7 +270,7 @@ def _edit_by_server(pixels: "Pixels", alphas: dict[str, float], options: argpars
     from dfi_server.photo import Patch
 
     height, width, channels = pixels.shape
-    request = protocol.EditRequest(
+    request = messages.EditRequest(
         width,
         height,
         channels,

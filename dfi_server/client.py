@@ -17,12 +17,8 @@ from typing import TypeVar
 import zmq
 
 from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.protocol import (
-    DEFAULT_ENDPOINT,
-    HEARTBEAT_SECONDS,
-    MAX_FRAME_BYTES,
+from dfi_server.messages import (
     Attributes,
-    Body,
     Buffer,
     Edit,
     EditRequest,
@@ -30,11 +26,17 @@ from dfi_server.protocol import (
     Error,
     FacesFound,
     FindFaces,
-    Message,
-    MessageType,
     PhotoRequest,
     Progress,
     ServerInfo,
+)
+from dfi_server.protocol import (
+    DEFAULT_ENDPOINT,
+    HEARTBEAT_SECONDS,
+    MAX_FRAME_BYTES,
+    Body,
+    Message,
+    MessageType,
     check_endpoint,
     decode_reply,
     encode,

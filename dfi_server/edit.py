@@ -11,8 +11,8 @@ from dfi_server import attributes, faces, lfw, reconstruct, vgg
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.faces import Face
 from dfi_server.frame import Frame, cut, paste
+from dfi_server.messages import DTYPE_BYTES, MAX_ITERATIONS, MAX_PIXELS, FaceChoice
 from dfi_server.photo import Box, Patch, Pixels, merge, within
-from dfi_server.protocol import DTYPE_BYTES, MAX_ITERATIONS, MAX_PIXELS, FaceChoice
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 import zmq
 
 from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.protocol import Edit, EditResult, Error, FacesFound, FindFaces, Progress
+from dfi_server.messages import Edit, EditResult, Error, FacesFound, FindFaces, Progress
 
 if TYPE_CHECKING:
     from dfi_server import edit as pipeline  # imports torch, which only the worker needs

@@ -16,8 +16,8 @@ import pyvips
 from PIL import Image, ImageOps
 
 from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.messages import MAX_PIXELS
 from dfi_server.photo import Photo, to_depth, to_image
-from dfi_server.protocol import MAX_PIXELS
 
 logging.getLogger("pyvips").setLevel(logging.CRITICAL)  # what is wrong with a file is said in one sentence
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit would refuse photos that the rest of the program takes

@@ -31,22 +31,24 @@ from dfi_server.jobs import (
     Worker,
     as_error,
 )
-from dfi_server.protocol import (
-    CLIENT_SILENCE_SECONDS,
-    MAX_FRAME_BYTES,
+from dfi_server.messages import (
     Accepted,
     Attributes,
-    Body,
     Edit,
     EditResult,
     Error,
     FacesFound,
     FindFaces,
+    ServerInfo,
+    ServerState,
+)
+from dfi_server.protocol import (
+    CLIENT_SILENCE_SECONDS,
+    MAX_FRAME_BYTES,
+    Body,
     Message,
     MessageType,
     ProtocolError,
-    ServerInfo,
-    ServerState,
     check_endpoint,
     decode_request,
     encode,

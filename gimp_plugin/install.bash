@@ -31,7 +31,7 @@ make_plugin() {
     mkdir -p "$1/dfi_server"
     cp "$here"/gimp_plugin/dfi/*.py "$1"
     chmod 755 "$1/dfi.py"
-    cp "$here"/dfi_server/{__init__,errors,protocol,client}.py "$1/dfi_server"
+    cp "$here"/dfi_server/{__init__,errors,messages,protocol,client}.py "$1/dfi_server"
     "$venv/bin/python" -P -c 'import json, sys; from dfi_server.protocol import DEFAULT_ENDPOINT
 print(json.dumps({"endpoint": DEFAULT_ENDPOINT, "command": ["sh", "-c", *sys.argv[1:]]}, indent=1))
 ' "$start_server" "$home" >"$1/server.json"

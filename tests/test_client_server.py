@@ -22,11 +22,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dfi_server import edit as pipeline
-from dfi_server import jobs, protocol
+from dfi_server import jobs, messages, protocol
 from dfi_server.client import Client, EditRequest, PhotoRequest, start_server
 from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.messages import Accepted, Edit, Error, Progress, ServerInfo, ServerState
 from dfi_server.photo import Patch
-from dfi_server.protocol import Accepted, Edit, Error, Message, MessageType, Progress, ServerInfo, ServerState
+from dfi_server.protocol import Message, MessageType
 from dfi_server.server import Server
 
 FORMATS = [(dtype, channels) for dtype in ("uint8", "uint16", "float32") for channels in (1, 3)]
@@ -183,7 +184,7 @@ def test_the_attributes_and_the_hello_are_those_of_the_store(real_server: Server
         assert client.attributes() == editor.attributes
         info = client.hello()
         assert (info.state, info.store, info.device) == (ServerState.READY, "lfw", editor.device_name)
-        assert info.protocol_version == protocol.PROTOCOL_VERSION
+        assert info.protocol_version == messages.PROTOCOL_VERSION
 
 
 def test_faces_are_found_as_an_edit_numbers_them(real_server: Server, two_faces: np.ndarray) -> None:

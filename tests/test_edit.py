@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from dfi_server import faces, lfw, paths, photo, reconstruct
 from dfi_server.edit import Edit, Editor, Progress
 from dfi_server.errors import ErrorCode
-from dfi_server.protocol import MAX_ITERATIONS, MAX_PIXELS
+from dfi_server.messages import MAX_ITERATIONS, MAX_PIXELS
 
 BOX = lfw.FRAME_BOX
 FEW = 3

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfi_server import jobs, protocol
+from dfi_server import jobs, messages, protocol
 from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.protocol import (
+from dfi_server.messages import (
     DTYPE_BYTES,
     Accepted,
     Attributes,
@@ -24,12 +24,14 @@ from dfi_server.protocol import (
     Error,
     FacesFound,
     FindFaces,
-    Message,
-    MessageType,
     Progress,
-    ProtocolError,
     ServerInfo,
     ServerState,
+)
+from dfi_server.protocol import (
+    Message,
+    MessageType,
+    ProtocolError,
     check_endpoint,
     decode_reply,
     decode_request,
@@ -293,7 +295,7 @@ def test_what_utf8_cannot_spell_does_not_stop_an_error() -> None:
     decoded = decode_reply(encode(message)).body
     assert isinstance(decoded, Error)
     assert decoded.message.startswith("The file ? is broken.!")
-    assert len(decoded.message) == protocol.MAX_MESSAGE_LENGTH
+    assert len(decoded.message) == messages.MAX_MESSAGE_LENGTH
 
 
 def test_a_header_that_the_other_side_would_refuse_is_not_sent() -> None:
@@ -368,20 +370,20 @@ def test_the_specification_s_examples_are_valid_and_cover_every_type() -> None:
 
 def test_the_specification_s_tables_say_what_the_code_does() -> None:
     text = SPECIFICATION.read_text()
-    assert f"Version **{protocol.PROTOCOL_VERSION}**" in text
+    assert f"Version **{messages.PROTOCOL_VERSION}**" in text
     assert protocol.DEFAULT_ENDPOINT in text
     errors = text.partition("## Errors")[2].partition("## Limits")[0]
     assert re.findall(r"^\| `(\w+)` \|", errors, re.M) == list(ErrorCode)
     limits = text.partition("## Limits")[2].partition("## A session")[0]
     assert [int(n) for n in re.findall(r"\| (\d+)[^|]*\|$", limits, re.M)] == [
         protocol.MAX_HEADER_BYTES,
-        protocol.MAX_SIDE,
-        protocol.MAX_PIXELS,
-        protocol.MAX_ATTRIBUTES,
-        protocol.MAX_NAME_LENGTH,
-        protocol.MAX_ITERATIONS,
-        protocol.MAX_FACES,
-        protocol.MAX_MESSAGE_LENGTH,
+        messages.MAX_SIDE,
+        messages.MAX_PIXELS,
+        messages.MAX_ATTRIBUTES,
+        messages.MAX_NAME_LENGTH,
+        messages.MAX_ITERATIONS,
+        messages.MAX_FACES,
+        messages.MAX_MESSAGE_LENGTH,
         jobs.MAX_CLIENT_EDITS,
         jobs.MAX_EDITS,
         jobs.MAX_CLIENT_BYTES,

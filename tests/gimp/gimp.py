@@ -24,7 +24,8 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
-EDITOR_SIDE = ("__init__.py", "errors.py", "protocol.py", "client.py")  # what install.sh copies beside the plug-in
+# what install.sh copies beside the plug-in
+EDITOR_SIDE = ("__init__.py", "errors.py", "messages.py", "protocol.py", "client.py")
 SHORTCUT = "ctrl+alt+d"
 T = TypeVar("T")
 
