@@ -260,16 +260,15 @@ check_store() {
     local names
     if names=$("$venv/bin/dfi" attributes 2>&1); then
         ok "Store of $(wc -l <<<"$names") attribute vectors"
-        return 0
+    else
+        no "${names#dfi: }"
     fi
-    no "${names#dfi: }"
-    return 1
 }
 
 edit_sample() {
     local result=$home/sample.png
     record tree "$result"
-    step "Editing the sample portrait" "Run '$dfi setup', then ./install.sh again." \
+    step "Editing the sample portrait" "Run ./install.sh again." \
         "$venv/bin/dfi" edit "$sample" "$result" --set "$sample_edit"
     echo "The edited portrait: $result (before: $sample)"
 }
@@ -311,13 +310,11 @@ install() {
         no "Command $dfi: not on PATH; log in again, or run: export PATH=\"\$HOME/.local/bin:\$PATH\""
     fi
     [ -z "$given_home" ] || ok "State in $home: keep DFI_HOME=$given_home set where you run $dfi"
-    if check_store; then
-        echo
-        edit_sample
-    else
-        printf '\nOne step is left: run %s setup (downloads about 700 MB, 20 min).\n' "$dfi"
-        printf 'Then run ./install.sh again: it edits a sample portrait.\n'
-    fi
+    check_store
+    echo
+    edit_sample
+    [ -d "$home/stores/lfw" ] ||
+        printf 'That was the bundled starter model. For better edits: %s setup (downloads 650 MB, 20 min).\n' "$dfi"
 }
 
 remove='' purge=''

@@ -130,7 +130,9 @@ def _make_store(options: argparse.Namespace) -> None:
         with _bar("faces") as progress:
             weights = vgg.read_weights(options.vgg19)
             keep = lambda key: not lfw.is_held_out(key)  # noqa: E731
-            build.build_lfw(STORE, weights, options.lfw, options.attributes, keep=keep, progress=progress)
+            build.build_lfw(
+                paths.stores() / STORE, weights, options.lfw, options.attributes, keep=keep, progress=progress
+            )
 
 
 def _make_neighbour_vectors(

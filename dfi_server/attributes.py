@@ -2,8 +2,12 @@
 
     STORE/network.safetensors   the weights of phi (see vgg.read_weights)
     STORE/vectors.safetensors   "smiling/relu3_1" -> (C, H, W) float16, of unit root mean square; metadata in the header
+                                (or "smiling/relu3_1/channels" and so on: see low_rank, where the info names a rank)
 
 Nothing in it is pickled. Both files are memory-mapped, so a store opens in milliseconds whatever its size.
+
+`dfi setup` builds the store "lfw", from VGG-19. The store "starter", with a small network, is part of the package: it
+is the default until "lfw" is there.
 """
 
 import difflib
@@ -20,7 +24,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from dfi_server import faces, lfw, paths, vgg
+from dfi_server import faces, lfw, low_rank, paths, vgg
 from dfi_server.errors import DFIError, ErrorCode
 
 MAX_ALPHA = 2.0
@@ -45,6 +49,7 @@ class StoreInfo:
     landmarks: tuple[tuple[float, float], ...]  # faces.LANDMARKS in LFW's 250x250 layout
     layers: tuple[str, ...] = vgg.LAYERS
     format: int = _FORMAT
+    rank: int | None = None  # of compressed vectors
 
 
 class Store:
@@ -62,19 +67,31 @@ class Store:
             with safetensors.safe_open(path / _VECTORS, framework="pt") as file:
                 fields = json.loads(file.metadata()["dfi"])
                 keys = set(file.keys())
+            self._made = (path / _VECTORS).stat().st_mtime_ns
             self.info = StoreInfo(**{**fields, **{k: tuple(fields[k]) for k in ("attributes", "layers", "landmarks")}})
             points = np.array(self.info.landmarks, dtype=np.float64)
         except (OSError, safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
             raise self._damaged() from error
-        wanted = {f"{name}/{layer}" for name in self.info.attributes for layer in self.info.layers}
+        wanted = {key for name in self.info.attributes for layer in self.info.layers for key in self._keys(name, layer)}
         made_for = (self.info.format, self.info.layers, self.info.frame_size)
         aligned = points.shape == (len(faces.LANDMARKS), 2) and np.isfinite(points).all()
         if made_for != (_FORMAT, vgg.LAYERS, lfw.FRAME_SIZE) or not (wanted <= keys and aligned):
             raise self._damaged()
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the other is the same build in the same place."""
+        return isinstance(other, Store) and (self.path, self.info, self._made) == (other.path, other.info, other._made)
+
+    __hash__ = None  # type: ignore[assignment]
+
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def is_starter(self) -> bool:
+        """Whether this is the package's own store, which only stands in until `dfi setup` has built the full one."""
+        return self.path == paths.STARTER
 
     @property
     def canonical_landmarks(self) -> np.ndarray:
@@ -93,16 +110,24 @@ class Store:
         return weights
 
     def vector(self, name: str) -> vgg.Features:
-        """The attribute vector `name`: one (C, H, W) float16 tensor per layer, of unit root mean square."""
+        """The attribute vector `name`: one (C, H, W) float tensor per layer, of unit root mean square."""
         self.check_names([name])
         try:
             with safetensors.safe_open(self.path / _VECTORS, framework="pt") as file:
-                relu3_1, relu4_1, relu5_1 = (file.get_tensor(f"{name}/{layer}") for layer in vgg.LAYERS)
-        except (OSError, safetensors.SafetensorError) as error:
+                stored = [[file.get_tensor(key) for key in self._keys(name, layer)] for layer in vgg.LAYERS]
+            relu3_1, relu4_1, relu5_1 = (
+                low_rank.expand(dict(zip(low_rank.PARTS, parts, strict=True))) if self.info.rank else parts[0]
+                for parts in stored
+            )
+        except (OSError, safetensors.SafetensorError, RuntimeError) as error:  # RuntimeError: shapes that do not fit
             raise self._damaged() from error
         if not all(layer.isfinite().all() for layer in (relu3_1, relu4_1, relu5_1)):
             raise self._damaged()
         return relu3_1, relu4_1, relu5_1
+
+    def _keys(self, name: str, layer: str) -> list[str]:
+        """Where a vector's layer lies in the file."""
+        return [f"{name}/{layer}/{part}" for part in low_rank.PARTS] if self.info.rank else [f"{name}/{layer}"]
 
     def check_names(self, names: list[str]) -> None:
         """Raise DFIError(UNKNOWN_ATTRIBUTE) with the nearest names for the first one that is not in the store."""
@@ -120,8 +145,12 @@ class Store:
 
 
 def open_store(name: str | None = None) -> Store:
-    """Open a store by name from the state folder; None means the default store."""
-    name = name or paths.DEFAULT_STORE
+    """Open a store by name; None means the full one, or the starter until that is there."""
+    full = paths.stores() / paths.FULL_STORE
+    if name is None:
+        return Store(full if full.exists() else paths.STARTER)
+    if name == paths.STARTER.name:
+        return Store(paths.STARTER)
     if Path(name).name != name or name.startswith("."):
         raise DFIError(ErrorCode.NO_STORE, f"'{name}' is not a store's name: use a plain name such as 'lfw'.")
     return Store(paths.stores() / name)
@@ -157,19 +186,22 @@ def shift(store: Store, alphas: Mapping[str, float], phi: vgg.Features) -> vgg.F
 
 
 def write_store(
-    name: str, info: StoreInfo, weights: Mapping[str, Tensor], vectors: Mapping[str, vgg.Features]
+    final: Path, info: StoreInfo, weights: Mapping[str, Tensor], vectors: Mapping[str, vgg.Features]
 ) -> Store:
-    """Write a store and put it in place at once: a store by that name is complete, or the old one, or absent.
+    """Write a store and put it in place at once: a store in the folder `final` is complete, or the old one, or absent.
 
     `vectors`: attribute -> one (C, H, W) tensor per layer. Raises DFIError(NO_SPACE) where the disk is full.
     """
-    folder = paths.stores()
-    final, building, old = folder / name, folder / f".building-{name}", folder / f".old-{name}"
-    tensors = {
-        f"{attribute}/{layer}": _unit_rms(vector).half().contiguous()
-        for attribute, layers in vectors.items()
-        for layer, vector in zip(vgg.LAYERS, layers, strict=True)
-    }
+    folder, name = final.parent, final.name
+    building, old = folder / f".building-{name}", folder / f".old-{name}"
+    tensors: dict[str, Tensor] = {}
+    for attribute, layers in vectors.items():
+        for layer, vector in zip(vgg.LAYERS, layers, strict=True):
+            if info.rank:
+                parts = low_rank.compress(_unit_rms(vector), info.rank)
+                tensors |= {f"{attribute}/{layer}/{part}": tensor for part, tensor in parts.items()}
+            else:
+                tensors[f"{attribute}/{layer}"] = _unit_rms(vector).half().contiguous()
     try:
         if old.exists() and not final.exists():  # killed between the two renames below
             old.rename(final)

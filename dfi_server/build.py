@@ -103,7 +103,7 @@ class Sums:
 
 
 def build_lfw(
-    name: str,
+    folder: Path,
     weights: dict[str, Tensor],
     archive: Path,
     attribute_file: Path,
@@ -112,12 +112,14 @@ def build_lfw(
     device: str = "auto",
     limit: int | None = None,
     keep: Callable[[str], bool] = lambda key: True,
+    rank: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[attributes.Store, BuildReport]:
-    """Build the store `name` from LFW in one pass and put it in place when it is complete.
+    """Build the store in `folder` from LFW in one pass and put it in place when it is complete.
 
     `limit`: the first so many photos only. `keep`: which photo keys ("Aaron_Eckhart_0001") to use, so that an
-    evaluation can hold people out. `progress`: called with photos done and photos expected.
+    evaluation can hold people out. `rank`: of compressed vectors (see low_rank); None: they are kept whole.
+    `progress`: called with photos done and photos expected.
     Raises DFIError(BAD_DATA | BAD_WEIGHTS | NO_SPACE | BAD_REQUEST).
     """
     table = lfw.read_attributes(attribute_file)
@@ -163,8 +165,9 @@ def build_lfw(
         built=datetime.date.today().isoformat(),
         frame_size=lfw.FRAME_SIZE,
         landmarks=tuple((float(x), float(y)) for x, y in np.median(landmarks, axis=0)),
+        rank=rank,
     )
-    store = attributes.write_store(name, info, weights, vectors)
+    store = attributes.write_store(folder, info, weights, vectors)
     report = BuildReport(sums.photos, counts["orphan"], len(table.rows) - counts["met"], counts["unreadable"])
     return store, report
 

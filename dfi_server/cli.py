@@ -115,7 +115,8 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--store", metavar="NAME", help=f"store of vectors (default: {paths.DEFAULT_STORE})")
+    default = f"{paths.FULL_STORE} once 'dfi setup' has built it, until then {paths.STARTER.name}"
+    parser.add_argument("--store", metavar="NAME", help=f"store of vectors (default: {default})")
 
 
 def _add_edit(parser: argparse.ArgumentParser) -> None:
@@ -189,7 +190,7 @@ def _setup(options: argparse.Namespace) -> None:
             bar.update(done - bar.n)
 
         store, report = build.build_lfw(
-            paths.DEFAULT_STORE,
+            paths.stores() / paths.FULL_STORE,
             weights,
             archive,
             table,
@@ -260,7 +261,8 @@ def _edit_here(pixels: "Pixels", alphas: dict[str, float], options: argparse.Nam
             iterations=options.iterations,
             progress=lambda state: _advance(bar, state.iteration, state.iterations),
         )
-    return edit.patch, f"{edit.iterations} iterations in {edit.seconds:.1f} s on {editor.device_name}"
+    how = f"{edit.iterations} iterations in {edit.seconds:.1f} s on {editor.device_name}, store {editor.store_name}"
+    return edit.patch, how + (f" ({paths.STARTER_HINT})" if editor.store.is_starter else "")
 
 
 def _edit_by_server(pixels: "Pixels", alphas: dict[str, float], options: argparse.Namespace) -> tuple["Patch", str]:

@@ -40,6 +40,7 @@ class Editor:
 
     def __init__(self, store: str | None = None, device: str = "auto") -> None:
         """Load the store by name (None: the default). Raises DFIError(NO_STORE | BAD_STORE | BAD_REQUEST)."""
+        self._asked_for = store
         self.store = attributes.open_store(store)
         self.device = vgg.choose_device(device)
         self.network = vgg.load(self.store.weights(), self.device)
@@ -47,6 +48,13 @@ class Editor:
     @property
     def store_name(self) -> str:
         return self.store.name
+
+    def is_outdated(self) -> bool:
+        """Whether the store has been replaced or rebuilt since it was loaded, by `dfi setup` say."""
+        try:
+            return attributes.open_store(self._asked_for) != self.store
+        except DFIError:
+            return False  # gone or damaged: what is loaded works
 
     @property
     def device_name(self) -> str:

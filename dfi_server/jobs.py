@@ -139,7 +139,10 @@ LOAD = "load"
 
 
 class Worker(threading.Thread):
-    """Loads the editor and runs jobs, one after the other. Commands: LOAD, a Job, None to end."""
+    """Loads the editor and runs jobs, one after the other. Commands: LOAD, a Job, None to end.
+
+    A store that was rebuilt, by `dfi setup` say, is loaded again before the next job, or at LOAD.
+    """
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", make_editor: EditorFactory) -> None:
         super().__init__(name="dfi-worker", daemon=True)
@@ -154,7 +157,10 @@ class Worker(threading.Thread):
         self._bell.linger = 0
         self._bell.connect(BELL)
         while (command := self.commands.get()) is not None:
-            self._post(self._do(command) if isinstance(command, Job) else self._load())
+            if event := self._load():
+                self._post(event)
+            if isinstance(command, Job):
+                self._post(self._do(command))
             del command  # holds the photo
         self._bell.close()
 
@@ -163,11 +169,17 @@ class Worker(threading.Thread):
         with contextlib.suppress(zmq.Again):  # a full bell rings already
             self._bell.send(b"", zmq.NOBLOCK)
 
-    def _load(self) -> Loaded | LoadFailed:
+    def _load(self) -> Loaded | LoadFailed | None:
+        """Load the editor, unless there is one and its store has not been rebuilt since."""
+        if self._editor and not self._editor.is_outdated():
+            return None
         try:
             self._editor = editor = self._make_editor()
             return Loaded(editor.store_name, editor.device_name, tuple(editor.attributes))
         except BaseException as error:  # whatever it is, the server stays up and says so
+            if self._editor:  # goes on with what it has
+                log.warning("The rebuilt store could not be loaded: %s", error)
+                return None
             return LoadFailed(as_error(error, "The model could not be loaded"))
 
     def _do(self, job: Job) -> Finished:

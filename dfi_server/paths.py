@@ -5,7 +5,13 @@ from pathlib import Path
 
 import platformdirs
 
-DEFAULT_STORE = "lfw"
+FULL_STORE = "lfw"
+"""The name of the store that `dfi setup` builds."""
+
+STARTER = Path(__file__).parent / "starter"
+"""The folder of the store that is part of the package, and its name."""
+
+STARTER_HINT = "'dfi setup' builds the full one, which edits better"
 
 
 def home() -> Path:

@@ -248,6 +248,9 @@ class Server:
         return Accepted(ahead)
 
     def _load_again(self) -> None:
+        """Let a failed load be tried again, and a store that was rebuilt be noticed while nothing runs."""
+        if self._loaded and self._running is None:
+            self._worker.commands.put(LOAD)
         if self._failure and time.monotonic() - self._failed_at > RETRY_SECONDS:
             self._failure = None
             self._worker.commands.put(LOAD)

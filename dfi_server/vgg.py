@@ -134,11 +134,11 @@ def _canonical(state: object, source: str) -> dict[str, Tensor]:
 
 
 def fingerprint(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) of the weights that phi uses, the same whichever file format they came in."""
+    """SHA-256 (hex) of the weights' values as float32, the same whichever file format they came in."""
     digest = hashlib.sha256()
     for key in sorted(weights):
         digest.update(f"{key}{tuple(weights[key].shape)}".encode())
-        digest.update(weights[key].numpy().tobytes())
+        digest.update(weights[key].float().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -113,7 +113,7 @@ def _tiny_built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     archive, table = write_tiny_lfw(home)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DFI_HOME", str(home))
-        build.build_lfw("tiny", tiny_weights(), archive, table, device="cpu")
+        build.build_lfw(paths.stores() / "tiny", tiny_weights(), archive, table, device="cpu")
         (paths.stores() / "lfw").symlink_to(paths.stores() / "tiny")  # so that it is the default store as well
     return home
 

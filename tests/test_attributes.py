@@ -247,7 +247,7 @@ def small_store(tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         }
         weights = tiny_weights(seed)
         made = dataclasses.replace(info, network_sha256=vgg.fingerprint(weights), attributes=tuple(vectors))
-        return attributes.write_store("new", made, weights, vectors)
+        return attributes.write_store(paths.stores() / "new", made, weights, vectors)
 
     return write
 

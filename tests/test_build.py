@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from dfi_server import attributes, build, lfw, vgg
+from dfi_server import attributes, build, lfw, paths, vgg
 from dfi_server.errors import ErrorCode
 
 FACES = 20
@@ -169,17 +169,17 @@ def test_gaps_between_photos_and_rows_are_counted_and_not_fatal(
                 member.size = len(content)
             target.addfile(member, io.BytesIO(content))
 
-    store, report = build.build_lfw("gaps", tiny_weights(), archive, table, device="cpu")
+    store, report = build.build_lfw(paths.stores() / "gaps", tiny_weights(), archive, table, device="cpu")
     # without a row: photos 0, 1, 2; unreadable: the broken line, photos 7 and 9; rows without a photo: two elsewhere
     assert report == build.BuildReport(FACES - 5, 3, 2, 3)
     assert store.info.photos == FACES - 5
 
-    _, limited = build.build_lfw("gaps", tiny_weights(), archive, table, device="cpu", limit=8)
+    _, limited = build.build_lfw(paths.stores() / "gaps", tiny_weights(), archive, table, device="cpu", limit=8)
     assert (limited.photos, limited.rows_without_photo) == (8, 2)
 
     held_out = {"Face_Number15_0001", "Face_Number16_0001"}
     _, kept = build.build_lfw(
-        "gaps", tiny_weights(), archive, table, device="cpu", keep=lambda key: key not in held_out
+        paths.stores() / "gaps", tiny_weights(), archive, table, device="cpu", keep=lambda key: key not in held_out
     )
     assert (kept.photos, kept.rows_without_photo) == (FACES - 7, 2)
 
@@ -191,7 +191,7 @@ def build_new(face_set: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     def run(**options: Any) -> attributes.Store:
         files = {"weights": tiny_weights(), "archive": face_set.archive, "attribute_file": face_set.table}
-        return build.build_lfw("new", **(files | {"device": "cpu"} | options))[0]
+        return build.build_lfw(paths.stores() / "new", **(files | {"device": "cpu"} | options))[0]
 
     return run
 
@@ -242,7 +242,7 @@ KILLED = """
 import dataclasses, os, random, signal, sys, time
 from pathlib import Path
 import torch
-from dfi_server import attributes, build, vgg
+from dfi_server import attributes, build, paths, vgg
 
 weights, archive, table = map(Path, sys.argv[1:])
 torch.set_num_threads(1)
@@ -258,7 +258,7 @@ for attempt in range(20):  # killed while it writes a store, at many moments
     if pid == 0:
         while True:
             for network, info in zip(networks, infos):
-                attributes.write_store("new", info, network, vectors)
+                attributes.write_store(paths.stores() / "new", info, network, vectors)
                 os.write(tell, b".")
     os.read(written, 1)  # it does write by now, however busy the machine is
     time.sleep(0.05 * random.random())
@@ -271,7 +271,7 @@ for attempt in range(20):  # killed while it writes a store, at many moments
     print("left", infos.index(left.info), flush=True)
 
 build.build_lfw(  # and while it reads faces
-    "new", networks[0], archive, table, device="cpu", progress=lambda done, _: print("faces", done, flush=True)
+    store.path, networks[0], archive, table, device="cpu", progress=lambda done, _: print("faces", done, flush=True)
 )
 """
 

@@ -211,7 +211,7 @@ def test_a_store_that_cannot_be_used_is_refused(
     vectors = tiny_home / "stores" / "tiny" / "vectors.safetensors"
     monkeypatch.setenv("DFI_HOME", str(tmp_path))
     assert "dfi setup" in refusal(Editor, ErrorCode.NO_STORE)
-    folder = tmp_path / "stores" / paths.DEFAULT_STORE
+    folder = tmp_path / "stores" / paths.FULL_STORE
     folder.mkdir(parents=True)
     refusal(Editor, ErrorCode.BAD_STORE)
     (folder / vectors.name).write_bytes(vectors.read_bytes())

@@ -72,6 +72,7 @@ class Server:
     """The DFI server, as server.json beside this file describes it. DFI_ENDPOINT overrides the endpoint."""
 
     def __init__(self) -> None:
+        self.store = ""  # known once connected
         self._client = _import_client()
         path = HERE / "server.json"
         try:
@@ -90,9 +91,10 @@ class Server:
             waiting=lambda seconds: say(f"Starting the server… {seconds:.0f} s"),
         )
         with self._client.Client(self._endpoint) as link:
-            while link.status().state == "loading":
+            while (status := link.status()).state == "loading":
                 say("The server is loading its model…")
                 time.sleep(0.2)
+            self.store = status.store
             return {name: label(name) for name in link.attributes()}
 
     def faces(self, source: Source) -> Sequence[Sequence[int]]:

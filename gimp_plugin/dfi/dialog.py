@@ -21,6 +21,7 @@ STYLE = b"""
 .dfi-face:checked { border-color: #ffb000; background: rgba(255,176,0,0.15); }
 .dfi-face:focus { outline: 1px dashed white; }
 """
+STARTER = "This is the starter model. For better results, run “dfi setup” once in a terminal."
 HELP = "Alpha is the strength: 0.1 to 0.5 is the useful range, and negative values take the attribute away."
 
 Say = Callable[[str], object]
@@ -28,6 +29,8 @@ Say = Callable[[str], object]
 
 class Server(Protocol):
     """What the dialog wants of dfi.Server."""
+
+    store: str
 
     def connect(self, say: Say) -> Mapping[str, str]: ...
     def faces(self, source: Source) -> Sequence[Sequence[int]]: ...
@@ -60,7 +63,7 @@ def ask(
             GLib.idle_add(fail, error)
 
     def offer(labels: Mapping[str, str]) -> None:
-        dialog.offer(labels)
+        dialog.offer(labels, server.store)
         try:
             threading.Thread(target=find, args=(read(),), daemon=True).start()
         except Exception as error:
@@ -104,6 +107,7 @@ class _Dialog:
         help_text.get_style_context().add_class("dim-label")
 
         self._status = Gtk.Label(label="Looking for the server…", xalign=0)
+        self._hint = Gtk.Label(label=STARTER, xalign=0, wrap=True, max_width_chars=56)
         labels = Gtk.SizeGroup(mode=Gtk.SizeGroupMode.HORIZONTAL)
         labels.add_widget(choice_label)
         labels.add_widget(alpha.get_label())
@@ -118,7 +122,9 @@ class _Dialog:
         content.pack_start(self._faces, False, False, 0)
         content.pack_start(self._controls, True, True, 0)
         content.pack_start(self._status, False, False, 0)
+        content.pack_start(self._hint, False, False, 0)
         content.show_all()
+        self._hint.hide()
         self._window.get_content_area().pack_start(content, True, True, 0)
         self._allow(False)
 
@@ -129,8 +135,9 @@ class _Dialog:
     def say(self, text: str) -> None:
         self._status.set_text(text)
 
-    def offer(self, labels: Mapping[str, str]) -> None:
+    def offer(self, labels: Mapping[str, str], store: str) -> None:
         """Fill the list and let the user go on."""
+        self._hint.set_visible(store == "starter")
         chosen = self._config.get_property("attribute")
         for name, label in sorted(labels.items(), key=lambda item: item[1]):
             self._labels.append((name, label))
