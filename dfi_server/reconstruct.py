@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
 from dfi_server import vgg
+from dfi_server.lbfgs import LBFGS
 
 TV_WEIGHT = 1e-3
 """lambda, for total variation as the mean over neighbouring pixels' squared differences, pixels in [0, 1]."""
@@ -29,9 +30,6 @@ ITERATIONS = 40
 FEATHER = 0.12
 """Width of the soft border of the frame, inside which an edit fades out, as a fraction of its sides."""
 
-_HISTORY = 12  # pairs that L-BFGS keeps
-_ARMIJO = 1e-4  # sufficient decrease: Nocedal & Wright, Numerical Optimization, section 3.1
-_MAX_BACKTRACKS = 6
 _FIRST_STEP = 0.03  # the largest change of an unknown in the first step, before any curvature is known
 _RESIDUAL_CORNER, _RESIDUAL_POWER = 0.04, 1.0  # see Smoothing
 _MOTION_CORNER, _MOTION_POWER = 0.03, 2.0  # much smoother: a face is one piece
@@ -153,11 +151,12 @@ class Window:
     """The part of an image that an edit can touch, with a margin: only that part goes through the network.
 
     What lies outside does not change, nor do its features, but for those near the window's sides, whose view ends
-    there in the photo and in z alike.
+    there in the photo and in z alike. `size`: height and width of the image.
     """
 
     rows: slice
     columns: slice
+    size: tuple[int, int]
 
     @staticmethod
     def around(place: Tensor) -> "Window":
@@ -171,10 +170,22 @@ class Window:
             stop = -(-(high + _MARGIN) // _GRID) * _GRID
             # a rest too short for another cell of relu5_1 goes with the last one
             sides.append(slice(start, length if stop + _GRID > length else stop))
-        return Window(*sides)
+        return Window(*sides, size=(place.shape[2], place.shape[3]))
 
     def of_image(self, image: Tensor) -> Tensor:
         return image[..., self.rows, self.columns]
+
+    @property
+    def share(self) -> float:
+        """Its area as a fraction of the image's."""
+        rows, columns = self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+        return rows * columns / (self.size[0] * self.size[1])
+
+    def whole(self, change: Change) -> Change:
+        """A change of the window as one of the image."""
+        height, width = self.size
+        sides = (self.columns.start, width - self.columns.stop, self.rows.start, height - self.rows.stop)
+        return Change(*(F.pad(part, sides) for part in (change.motion, change.residual, change.place)))
 
     def of_features(self, layers: vgg.Features) -> vgg.Features:
         """The same part of relu3_1, relu4_1 and relu5_1, which are 4, 8 and 16 times coarser."""
@@ -232,85 +243,28 @@ def reconstruct(
         change = shift(phi)
         place = place_of(change, (image.shape[-2], image.shape[-1]))
         window = Window.around(place)
-        distance = FeatureLoss(network(window.of_image(image)), window.of_features(change), whole=phi)
-    unknowns = Unknowns(place)
-    variation = TVLoss()
+        photo = window.of_image(image)
+        distance = FeatureLoss(network(photo), window.of_features(change), whole=phi)
+        variation = TVLoss()
+        outside = variation(image) - window.share * variation(photo)
+    unknowns = Unknowns(window.of_image(place))
 
     def objective(u: Tensor) -> tuple[float, Tensor]:
         u = u.detach().requires_grad_(True)
-        z = unknowns(u)(image)
-        loss = distance(network(window.of_image(z))) + tv_weight * variation(z)
+        z = unknowns(u)(photo)
+        loss = distance(network(z)) + tv_weight * (outside + window.share * variation(z))
         (gradient,) = torch.autograd.grad(loss, u)
         return loss.item(), gradient
 
+    def state(iteration: int) -> Iteration:
+        return Iteration(iteration, solver.evaluations, solver.loss, image, window.whole(unknowns(solver.point)))
+
     solver = LBFGS(objective, unknowns.start(), first_step=_FIRST_STEP)
-    state = Iteration(0, solver.evaluations, solver.loss, image, unknowns(solver.point))
+    last = state(0)
     for count in range(1, iterations + 1):
         moved = solver.step()
-        state = Iteration(count, solver.evaluations, solver.loss, image, unknowns(solver.point))
-        callback(state)
+        last = state(count)
+        callback(last)
         if not moved:
             break  # no step decreases the loss any further in this precision
-    return state
-
-
-class LBFGS:
-    """L-BFGS (Nocedal & Wright, algorithm 7.5) with a backtracking line search, on one tensor.
-
-    torch.optim.LBFGS would do; this one costs one evaluation in a usual iteration, hands control back after each, and
-    survives a loss in bfloat16, whose last digits are noise.
-    """
-
-    def __init__(
-        self, objective: Callable[[Tensor], tuple[float, Tensor]], start: Tensor, *, first_step: float
-    ) -> None:
-        """`objective(point) -> (loss, gradient)`; `first_step`: the largest change of an entry in the first step."""
-        self.objective = objective
-        self.point = start
-        self.loss, self.gradient = objective(start)
-        self.evaluations = 1
-        self._first_step = first_step
-        self._pairs: list[tuple[Tensor, Tensor, float]] = []  # s, y, 1 / s.y
-
-    def step(self) -> bool:
-        """Take one iteration; False where no decrease was found, and the point stays as it was."""
-        direction = self._direction()
-        slope = torch.sum(self.gradient * direction).item()
-        if slope >= 0:  # the curvature is spoilt by rounding: start afresh from the gradient
-            self._pairs.clear()
-            direction = -self.gradient
-            slope = torch.sum(self.gradient * direction).item()
-        length = 1.0 if self._pairs else self._first_step / max(direction.abs().max().item(), _ENERGY_FLOOR)
-        for _ in range(_MAX_BACKTRACKS):
-            point = self.point + length * direction
-            loss, gradient = self.objective(point)
-            self.evaluations += 1
-            if loss <= self.loss + _ARMIJO * length * slope:
-                break
-            # minimum of the parabola through both losses and the slope, kept within [0.1, 0.5] of the step
-            curvature = loss - self.loss - length * slope
-            parabola = -slope * length**2 / (2 * curvature) if curvature > 0 else 0.0
-            length = min(max(parabola, 0.1 * length), 0.5 * length)
-        else:
-            return False
-        s, y = point - self.point, gradient - self.gradient
-        curvature = torch.sum(s * y).item()
-        if curvature > 1e-10 * torch.sum(y * y).item():
-            self._pairs = [*self._pairs[-(_HISTORY - 1) :], (s, y, 1 / curvature)]
-        self.point, self.loss, self.gradient = point, loss, gradient
-        return True
-
-    def _direction(self) -> Tensor:
-        """Minus the inverse Hessian's estimate times the gradient: the two-loop recursion."""
-        q = self.gradient.clone()
-        coefficients = []
-        for s, y, rho in reversed(self._pairs):
-            a = rho * torch.sum(s * q)
-            coefficients.append(a)
-            q -= a * y
-        if self._pairs:
-            _, y, rho = self._pairs[-1]
-            q /= rho * torch.sum(y * y)
-        for (s, y, rho), a in zip(self._pairs, reversed(coefficients), strict=True):
-            q += (a - rho * torch.sum(y * q)) * s
-        return -q
+    return last

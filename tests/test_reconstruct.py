@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dfi_server import attributes, lfw, reconstruct, vgg
-from dfi_server.reconstruct import LBFGS, Change, Iteration, Smoothing, TVLoss
+from dfi_server.lbfgs import LBFGS
+from dfi_server.reconstruct import Change, Iteration, Smoothing, TVLoss
 
 Objective = Callable[[Tensor], Tensor]
 
