@@ -311,20 +311,17 @@ def _strip(options: argparse.Namespace) -> None:
     photo_file.check_writable(options.output)
     source = colour.to_srgb(photo_file.read(options.input))
     editor = Editor(options.store, options.device)
-    pictures = []
     with _iteration_bar() as bar:
-        for alpha in alphas:
-            bar.set_description(f"{name} {alpha:g}")
-            edit = editor.edit(
-                source,
-                {name: alpha},
-                face=options.face,
-                box=options.box,
-                iterations=options.iterations,
-                progress=lambda state: _advance(bar, state.iteration, state.iterations),
-            )
-            box = edit.patch.box
-            pictures.append(photo.crop(photo.composite(source, edit.patch), box))
+        edits = editor.sweep(
+            source,
+            [{name: alpha} for alpha in alphas],
+            face=options.face,
+            box=options.box,
+            iterations=options.iterations,
+            progress=lambda state: _advance(bar, state.iteration, state.iterations),
+        )
+    box = max((edit.patch.box for edit in edits), key=lambda box: box[2] * box[3])
+    pictures = [photo.crop(photo.composite(source, edit.patch), box) for edit in edits]
     labels = ["original", *(f"{name} {alpha:g}" for alpha in alphas)]
     sheet = contact_sheet.contact_sheet([[photo.crop(source, box), *pictures]], labels)
     photo_file.write(options.output, photo.Photo(np.asarray(sheet)))

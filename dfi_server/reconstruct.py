@@ -10,7 +10,7 @@ with three departures:
   leaves less noise.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
 from dfi_server import vgg
-from dfi_server.lbfgs import LBFGS
+from dfi_server.lbfgs import LBFGS, Pair
 
 TV_WEIGHT = 1e-3
 """lambda, for total variation as the mean over neighbouring pixels' squared differences, pixels in [0, 1]."""
@@ -72,13 +72,27 @@ class Iteration:
     iteration: int
     evaluations: int
     loss: float
-    photo: Tensor  # (1, 3, H, W) float32, where the solver started
+    photo: Tensor  # (1, 3, H, W) float32
     change: Change
+    solution: "Solution"
 
     @property
     def image(self) -> Tensor:
         """The photo as changed so far, (1, 3, H, W) float32, not clipped to [0, 1]."""
         return self.change(self.photo)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The solver's own view of where it is: a start for another solve of the same photo."""
+
+    point: Tensor  # u, see Unknowns
+    pairs: Sequence[Pair]
+    window: "Window"
+
+    def times(self, factor: float) -> "Solution":
+        """A guess for a shift `factor` times as long: the change grows with it."""
+        return Solution(factor * self.point, self.pairs, self.window)
 
 
 class FeatureLoss(nn.Module):
@@ -170,7 +184,8 @@ class Window:
             stop = -(-(high + _MARGIN) // _GRID) * _GRID
             # a rest too short for another cell of relu5_1 goes with the last one
             sides.append(slice(start, length if stop + _GRID > length else stop))
-        return Window(*sides, size=(place.shape[2], place.shape[3]))
+        rows, columns = sides
+        return Window(rows, columns, (place.shape[2], place.shape[3]))
 
     def of_image(self, image: Tensor) -> Tensor:
         return image[..., self.rows, self.columns]
@@ -178,8 +193,8 @@ class Window:
     @property
     def share(self) -> float:
         """Its area as a fraction of the image's."""
-        rows, columns = self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
-        return rows * columns / (self.size[0] * self.size[1])
+        height, width = self.size
+        return len(range(height)[self.rows]) * len(range(width)[self.columns]) / (height * width)
 
     def whole(self, change: Change) -> Change:
         """A change of the window as one of the image."""
@@ -230,11 +245,13 @@ def reconstruct(
     *,
     iterations: int = ITERATIONS,
     tv_weight: float = TV_WEIGHT,
+    start: Solution | None = None,
     callback: Callable[[Iteration], None] = lambda state: None,
 ) -> Iteration:
     """Change `image` until its features are those of the photo plus shift(features).
 
-    `image`: (1, 3, H, W) float32 in [0, 1] on the network's device; it is the start and the photo x of the paper.
+    `image`: (1, 3, H, W) float32 in [0, 1] on the network's device; it is the photo x of the paper, and the start
+    unless `start` is given: the solution for a similar shift of the same image. One for another part of it is ignored.
     `callback` sees every iteration; whatever it raises ends the solve (that is how an edit is cancelled).
     Returns the last state.
     """
@@ -257,9 +274,12 @@ def reconstruct(
         return loss.item(), gradient
 
     def state(iteration: int) -> Iteration:
-        return Iteration(iteration, solver.evaluations, solver.loss, image, window.whole(unknowns(solver.point)))
+        change = window.whole(unknowns(solver.point))
+        solution = Solution(solver.point, tuple(solver.pairs), window)
+        return Iteration(iteration, solver.evaluations, solver.loss, image, change, solution)
 
-    solver = LBFGS(objective, unknowns.start(), first_step=_FIRST_STEP)
+    warm = start if start and start.window == window else Solution(unknowns.start(), (), window)
+    solver = LBFGS(objective, warm.point, first_step=_FIRST_STEP, pairs=warm.pairs)
     last = state(0)
     for count in range(1, iterations + 1):
         moved = solver.step()

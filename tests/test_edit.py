@@ -170,6 +170,33 @@ def test_what_progress_raises_reaches_the_caller(editor: Editor, face: np.ndarra
         editor.edit(face, {"smiling": 0.4}, progress=progress)
 
 
+def change_of(pixels: np.ndarray, edit: Edit) -> np.ndarray:
+    return as_unit(edited(pixels, edit)) - as_unit(pixels)
+
+
+def test_a_sweep_gives_what_single_edits_give_for_less_than_two_of_them(editor: Editor, face: np.ndarray) -> None:
+    alphas = [0.1, 0.2, 0.3, 0.4, 0.5]
+    states: list[Progress] = []
+    sweep = editor.sweep(face, [{"smiling": alpha} for alpha in alphas], progress=states.append)
+    singles = [editor.edit(face, {"smiling": alpha}) for alpha in alphas]
+    assert sum(edit.evaluations for edit in sweep) < 2 * singles[-1].evaluations
+    assert [edit.loss for edit in sweep] == sorted(edit.loss for edit in sweep)  # in the order asked for
+    for ours, single in zip(sweep, singles, strict=True):
+        assert ours.loss < 1.3 * single.loss
+        one, other = change_of(face, ours), change_of(face, single)
+        assert np.linalg.norm(one - other) < 0.5 * np.linalg.norm(other)
+    assert [state.iteration for state in states] == sorted(state.iteration for state in states)
+    assert states[-1].iteration <= states[-1].iterations
+
+
+def test_settings_of_a_sweep_that_have_nothing_in_common_are_solved_in_full(editor: Editor, face: np.ndarray) -> None:
+    settings = [{"smiling": -0.4}, {"smiling": 0.4}, {"eyeglasses": 0.4}, {"smiling": 0.0}]
+    sweep = editor.sweep(face, settings, iterations=FEW)
+    for setting, edit in zip(settings, sweep, strict=True):
+        alone = editor.edit(face, setting, iterations=FEW)
+        np.testing.assert_array_equal(edited(face, edit), edited(face, alone))
+
+
 PHOTO = np.full((250, 250, 3), 128, np.uint8)
 
 

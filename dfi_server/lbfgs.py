@@ -1,0 +1,84 @@
+"""L-BFGS for an image's unknowns: one evaluation in a usual iteration, control after each, proof against bfloat16."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+_HISTORY = 12  # pairs kept
+_ARMIJO = 1e-4  # sufficient decrease: Nocedal & Wright, Numerical Optimization, section 3.1
+_MAX_BACKTRACKS = 6
+_TINY = 1e-12
+
+Pair = tuple[Tensor, Tensor, float]
+"""What a step told about the curvature: s (the step), y (the gradient's change) and 1 / s.y."""
+
+
+class LBFGS:
+    """L-BFGS (Nocedal & Wright, algorithm 7.5) with a backtracking line search, on one tensor.
+
+    torch.optim.LBFGS would do; this one costs one evaluation in a usual iteration, hands control back after each, and
+    survives a loss in bfloat16, whose last digits are noise.
+    """
+
+    def __init__(
+        self,
+        objective: Callable[[Tensor], tuple[float, Tensor]],
+        start: Tensor,
+        *,
+        first_step: float,
+        pairs: Sequence[Pair] = (),
+    ) -> None:
+        """`objective(point) -> (loss, gradient)`; `first_step`: the largest change of an entry in the first step.
+
+        `pairs`: the curvature that a solver of a similar objective ended with.
+        """
+        self.objective = objective
+        self.point = start
+        self.loss, self.gradient = objective(start)
+        self.evaluations = 1
+        self._first_step = first_step
+        self.pairs = list(pairs)
+
+    def step(self) -> bool:
+        """Take one iteration; False where no decrease was found, and the point stays as it was."""
+        direction = self._direction()
+        slope = torch.sum(self.gradient * direction).item()
+        if slope >= 0:  # the curvature is spoilt by rounding: start afresh from the gradient
+            self.pairs.clear()
+            direction = -self.gradient
+            slope = torch.sum(self.gradient * direction).item()
+        length = 1.0 if self.pairs else self._first_step / max(direction.abs().max().item(), _TINY)
+        for _ in range(_MAX_BACKTRACKS):
+            point = self.point + length * direction
+            loss, gradient = self.objective(point)
+            self.evaluations += 1
+            if loss <= self.loss + _ARMIJO * length * slope:
+                break
+            # minimum of the parabola through both losses and the slope, kept within [0.1, 0.5] of the step
+            curvature = loss - self.loss - length * slope
+            parabola = -slope * length**2 / (2 * curvature) if curvature > 0 else 0.0
+            length = min(max(parabola, 0.1 * length), 0.5 * length)
+        else:
+            return False
+        s, y = point - self.point, gradient - self.gradient
+        curvature = torch.sum(s * y).item()
+        if curvature > 1e-10 * torch.sum(y * y).item():
+            self.pairs = [*self.pairs[-(_HISTORY - 1) :], (s, y, 1 / curvature)]
+        self.point, self.loss, self.gradient = point, loss, gradient
+        return True
+
+    def _direction(self) -> Tensor:
+        """Minus the inverse Hessian's estimate times the gradient: the two-loop recursion."""
+        q = self.gradient.clone()
+        coefficients = []
+        for s, y, rho in reversed(self.pairs):
+            a = rho * torch.sum(s * q)
+            coefficients.append(a)
+            q -= a * y
+        if self.pairs:
+            _, y, rho = self.pairs[-1]
+            q /= rho * torch.sum(y * y)
+        for (s, y, rho), a in zip(self.pairs, reversed(coefficients), strict=True):
+            q += (a - rho * torch.sum(y * q)) * s
+        return -q
