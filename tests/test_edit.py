@@ -184,7 +184,8 @@ def test_a_sweep_gives_what_single_edits_give_for_less_than_two_of_them(editor: 
     for ours, single in zip(sweep, singles, strict=True):
         assert ours.loss < 1.3 * single.loss
         one, other = change_of(face, ours), change_of(face, single)
-        assert np.linalg.norm(one - other) < 0.5 * np.linalg.norm(other)
+        cosine = (one * other).sum() / np.linalg.norm(one) / np.linalg.norm(other)
+        assert cosine > 0.7, cosine
     assert [state.iteration for state in states] == sorted(state.iteration for state in states)
     assert states[-1].iteration <= states[-1].iterations
 
