@@ -333,12 +333,12 @@ def _serve(options: argparse.Namespace) -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
 
-    def make_editor() -> "Editor":
+    def load(store: str | None) -> "Editor":
         from dfi_server.edit import Editor
 
-        return Editor(options.store, options.device)
+        return Editor(store, options.device)
 
-    server.serve(options.endpoint, make_editor)
+    server.serve(options.endpoint, lambda: load(options.store), lambda: load(paths.STARTER.name))
 
 
 def _iteration_bar() -> "tqdm[None]":

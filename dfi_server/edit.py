@@ -59,7 +59,7 @@ class Editor:
         try:
             return attributes.open_store(self._asked_for) != self.store
         except DFIError:
-            return False  # gone or damaged: what is loaded works
+            return False  # gone or damaged: the edit that needs it will say so
 
     @property
     def device_name(self) -> str:
@@ -79,6 +79,7 @@ class Editor:
         face: FaceChoice = "largest",
         box: Box | None = None,
         iterations: int | None = None,
+        preview: bool = False,
         progress: Callable[[Progress], None] = lambda state: None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Edit:
@@ -89,10 +90,13 @@ class Editor:
         `face`: "largest", "all", or a number from 1 in the order of `faces`.
         `box`: x, y, width, height: only faces in it are edited, and nothing outside it. Where no face is found in it,
         the box itself is taken for one, brow to chin and ear to ear.
-        `iterations`: of L-BFGS for each face, 1 to MAX_ITERATIONS; None: reconstruct.ITERATIONS.
+        `iterations`: of L-BFGS for each face, 1 to MAX_ITERATIONS; None: reconstruct.ITERATIONS, or PREVIEW_ITERATIONS
+        for a `preview`.
         `cancelled` is asked between iterations. Raises DFIError: BAD_IMAGE, TOO_LARGE, BAD_BOX, NO_FACE, BAD_ALPHA,
         UNKNOWN_ATTRIBUTE, BAD_REQUEST, CANCELLED, OUT_OF_MEMORY.
         """
+        if preview and iterations is None:
+            iterations = reconstruct.PREVIEW_ITERATIONS
         (edit,) = self.sweep(
             photo, [alphas], face=face, box=box, iterations=iterations, progress=progress, cancelled=cancelled
         )

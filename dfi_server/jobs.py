@@ -28,7 +28,8 @@ PROGRESS_SECONDS = 0.1
 BELL = "inproc://bell"
 _DTYPES = {"uint8": "u1", "uint16": "<u2", "float32": "<f4"}
 
-EditorFactory: TypeAlias = "Callable[[], pipeline.Editor]"
+EditorFactory: TypeAlias = Callable[[], "pipeline.Editor"]
+"""Loads a model and its store; called in the worker's thread."""
 
 log = logging.getLogger(__name__)
 
@@ -144,13 +145,17 @@ class Worker(threading.Thread):
     A store that was rebuilt, by `dfi setup` say, is loaded again before the next job, or at LOAD.
     """
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", make_editor: EditorFactory) -> None:
+    def __init__(
+        self, context: "zmq.Context[zmq.Socket[bytes]]", make_editor: EditorFactory, make_previewer: EditorFactory
+    ) -> None:
         super().__init__(name="dfi-worker", daemon=True)
         self.commands: SimpleQueue[str | Job | None] = SimpleQueue()
         self.events: SimpleQueue[Event] = SimpleQueue()
         self._context = context
         self._make_editor = make_editor
+        self._make_previewer = make_previewer
         self._editor: pipeline.Editor | None = None
+        self._previewer: pipeline.Editor | None = None
 
     def run(self) -> None:
         self._bell = self._context.socket(zmq.PUSH)
@@ -190,9 +195,15 @@ class Worker(threading.Thread):
             photo = np.frombuffer(request.pixels, dtype).reshape(request.height, request.width, request.channels)
             if isinstance(request, FindFaces):
                 return Finished(job, FacesFound(tuple(face.box for face in self._editor.faces(photo, request.box))))
-            return Finished(job, self._edit(job, request, self._editor, photo))
+            editor = self._for_previews() if request.preview else self._editor
+            return Finished(job, self._edit(job, request, editor, photo))
         except BaseException as error:  # a failed edit must not be the end of the server
             return Finished(job, as_error(error, "The edit failed inside the server"))
+
+    def _for_previews(self) -> "pipeline.Editor":
+        """The small model, loaded when the first preview is asked for."""
+        self._previewer = self._previewer or self._make_previewer()
+        return self._previewer
 
     def _edit(self, job: Job, edit: Edit, editor: "pipeline.Editor", photo: np.ndarray) -> EditResult:
         last_posted = -math.inf
@@ -210,6 +221,7 @@ class Worker(threading.Thread):
             face=edit.face,
             box=edit.box,
             iterations=edit.iterations,
+            preview=edit.preview,
             progress=progress,
             cancelled=job.abandoned.is_set,
         )

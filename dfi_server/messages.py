@@ -156,16 +156,19 @@ class EditRequest(PhotoRequest):
 
     alphas: {attribute: alpha}, each shift's length as a fraction of the photo's own features.
     face: "largest", "all" or a number from 1, in the order that a faces request gives them. box: as for PhotoRequest,
-    and nothing outside changes. iterations: None for the default.
+    and nothing outside changes. iterations: None for the default. preview: a rough answer, as soon as can be.
     Raises DFIError as PhotoRequest does, and bad_alpha, bad_request.
     """
 
     alphas: Mapping[str, float]
     iterations: int | None = None
     face: FaceChoice = "largest"
+    preview: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.preview, bool):
+            refuse("preview must be true or false.")
         if not isinstance(self.alphas, Mapping):
             refuse("alphas must map attributes to numbers.", ErrorCode.BAD_ALPHA)
         _check_names(self.alphas, ErrorCode.BAD_ALPHA)

@@ -68,7 +68,7 @@ class Server:
     Raises DFIError: bad_request for an address that is not this machine's own, busy if the port is taken.
     """
 
-    def __init__(self, endpoint: str, make_editor: EditorFactory) -> None:
+    def __init__(self, endpoint: str, make_editor: EditorFactory, make_previewer: EditorFactory | None = None) -> None:
         endpoint = check_endpoint(endpoint, bind=True)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
@@ -85,7 +85,7 @@ class Server:
         self._bell = self._context.socket(zmq.PULL)
         self._bell.linger = 0
         self._bell.bind(BELL)
-        self._worker = Worker(self._context, make_editor)
+        self._worker = Worker(self._context, make_editor, make_previewer or make_editor)
         self._stopping = threading.Event()
         self._jobs = JobTable()
         self._running: Job | None = None
@@ -299,12 +299,13 @@ def _bind_error(endpoint: str, error: zmq.ZMQError) -> DFIError:
     return DFIError(ErrorCode.BAD_REQUEST, f"Cannot listen at {endpoint}: {error.strerror}. Choose another port.")
 
 
-def serve(endpoint: str, make_editor: EditorFactory) -> None:
+def serve(endpoint: str, make_editor: EditorFactory, make_previewer: EditorFactory | None = None) -> None:
     """Serve until SIGINT or SIGTERM, then stop cleanly and return. Call it from the main thread.
 
-    make_editor is called in the worker thread, again after a failure. Raises what Server raises.
+    make_editor is called in the worker thread, again after a failure; make_previewer (None: the same) when a first
+    preview is asked for. Raises what Server raises.
     """
-    server = Server(endpoint, make_editor)
+    server = Server(endpoint, make_editor, make_previewer)
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def on_signal(number: int, frame: object) -> None:

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import pytest
 import zmq
+from conftest import TINY_ATTRIBUTES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dfi_server import edit as pipeline
-from dfi_server import jobs, messages, protocol
+from dfi_server import jobs, messages, paths, protocol, reconstruct
 from dfi_server.client import Client, EditRequest, PhotoRequest, start_server
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.messages import Accepted, Edit, Error, Progress, ServerInfo, ServerState
@@ -66,9 +67,9 @@ class SlowEditor:
 
 
 @contextlib.contextmanager
-def serving(make_editor: Callable[[], Any]) -> Iterator[Server]:
-    """A server in a thread, at a free port."""
-    server = Server("tcp://127.0.0.1:*", make_editor)
+def serving(*editors: Callable[[], Any]) -> Iterator[Server]:
+    """A server in a thread, at a free port; `editors`: how to make the one for edits, and the one for previews."""
+    server = Server("tcp://127.0.0.1:*", *editors)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -283,27 +284,59 @@ def test_hello_answers_while_the_model_loads_and_edits_wait_for_it(slow: SlowEdi
         assert raw.final().type == MessageType.RESULT
 
 
-def test_a_server_without_a_store_says_so_and_works_once_there_is_one(
+def test_a_server_with_a_damaged_store_says_so_and_works_once_it_is_mended(
     tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, face: np.ndarray
 ) -> None:
     monkeypatch.setenv("DFI_HOME", str(tmp_path))
+    (tmp_path / "stores" / "lfw").mkdir(parents=True)
     monkeypatch.setattr("dfi_server.server.RETRY_SECONDS", 0.2)
     request = EditRequest(250, 250, 3, "uint8", {"smiling": 0.4}, iterations=1)
     with serving(pipeline.Editor) as server, Client(server.endpoint) as client:
         eventually(lambda: client.status().state == ServerState.FAILED)
         expected = failure_of(pipeline.Editor)
-        assert expected.code == ErrorCode.NO_STORE
+        assert expected.code == ErrorCode.BAD_STORE
         assert client.hello().message == expected.message
         for wait in (0, 0.3):  # at once, and with a second try
             time.sleep(wait)
             for call in (client.attributes, lambda: client.edit(request, face.data)):
                 error = failure_of(call)
                 assert (error.code, error.message) == (expected.code, expected.message)
-        shutil.copytree(tiny_home / "stores" / "tiny", tmp_path / "stores" / "lfw")
+        shutil.copytree(tiny_home / "stores" / "tiny", tmp_path / "stores" / "lfw", dirs_exist_ok=True)
         time.sleep(0.3)
         assert client.hello().state == ServerState.LOADING
         assert client.attributes() == pipeline.Editor().attributes
         assert client.edit(request, face.data).iterations == 1
+
+
+def test_a_running_server_takes_up_a_store_that_was_built_meanwhile(
+    tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, face: np.ndarray
+) -> None:
+    """It starts with the bundled one; `dfi setup` then builds the full one, and builds it again."""
+    monkeypatch.setenv("DFI_HOME", str(tmp_path))
+    request = EditRequest(250, 250, 3, "uint8", {"smiling": 0.4}, iterations=1)
+    with serving(pipeline.Editor) as server, Client(server.endpoint) as client:
+        assert len(client.attributes()) > len(TINY_ATTRIBUTES)
+        assert client.status().store == "starter"
+        full = tmp_path / "stores" / "lfw"
+        shutil.copytree(tiny_home / "stores" / "tiny", full)
+        client.edit(request, face.data)
+        assert client.status().store == "lfw"
+        assert client.attributes() == TINY_ATTRIBUTES
+        shutil.copytree(paths.STARTER, full, dirs_exist_ok=True)
+        eventually(lambda: client.hello() and client.attributes() != TINY_ATTRIBUTES)  # noticed without an edit
+
+
+def test_previews_come_from_the_small_model(tiny_home: Path, face: np.ndarray) -> None:
+    request = EditRequest(250, 250, 3, "uint8", {"smiling": 0.4}, preview=True)
+    with (
+        serving(pipeline.Editor, lambda: pipeline.Editor("starter")) as server,
+        Client(server.endpoint) as client,
+    ):
+        result = client.edit(request, face.data)
+        assert client.status().store == "lfw"
+    expected = pipeline.Editor("starter").edit(face, {"smiling": 0.4}, preview=True)
+    assert result.iterations == expected.iterations == reconstruct.PREVIEW_ITERATIONS
+    assert bytes(result.pixels) == expected.patch.pixels.tobytes()
 
 
 def test_a_crash_while_loading_is_an_error_and_not_the_end() -> None:

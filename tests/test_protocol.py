@@ -77,6 +77,7 @@ edits = st.builds(
     face=st.sampled_from(["largest", "all"]) | st.integers(1, 10_000),
     box=st.none() | boxes,
     iterations=st.none() | st.integers(1, 1000),
+    preview=st.booleans(),
 )
 searches = st.builds(lambda image, **rest: FindFaces(**image, **rest), images(), box=st.none() | boxes)
 edge_boxes = st.tuples(*[st.integers(-(2**19), 2**19)] * 2, *[st.integers(1, 2**19)] * 2)
@@ -240,6 +241,7 @@ PIXELS = bytes(12)
         ([header_with(iterations=0), PIXELS], "bad_request", "iterations"),
         ([header_with(iterations=1001), PIXELS], "bad_request", "1 and 1000"),
         ([header_with(iterations=False), PIXELS], "bad_request", "iterations"),
+        ([header_with(preview=1), PIXELS], "bad_request", "preview"),
     ],
 )
 def test_a_bad_request_is_refused_with_its_reason(frames: list[bytes], code: str, words: str) -> None:
