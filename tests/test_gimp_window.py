@@ -11,8 +11,6 @@ from gimp.gimp import SHORTCUT, Window, free_endpoint, wait_for
 from gimp.server import editing
 from PIL import Image
 
-from dfi_server.client import Client
-
 pytestmark = pytest.mark.gimp
 pytest_plugins = ["gimp.fixtures"]
 
@@ -60,6 +58,8 @@ def open_dialog(window: Window) -> str:
 def apply_dialog(window: Window, dialog: str, *keys: str, picture: Path | None = None) -> None:
     """Press the keys and then Apply, as soon as the dialog takes them: it does when the server has answered."""
 
+    wait_for("the sliders", lambda: window.geometry(dialog)[2] > 600)  # they make it wider
+
     def applied() -> bool:
         window.focus(dialog)
         window.key(*keys)
@@ -83,21 +83,22 @@ def test_window(window: Window, real: str, screenshots: Path, unseen: np.ndarray
     window.fill_screen()
     dialog = open_dialog(window)
     window.tool("xdotool", "windowmove", dialog, "780", "560")  # beside the face
-    with Client(real) as client:
-        behind = sum(name > "smiling" for name in client.attributes())  # the list is sorted
-    choice = ("alt+t", "End", *["Up"] * behind)
-    strength = ("alt+p", "ctrl+a", "period", "5", "Tab")
-    apply_dialog(window, dialog, *choice, *strength, picture=screenshots / "dialog.png")
+    apply_dialog(window, dialog, "alt+m", "ctrl+a", "period", "5", "Tab", picture=screenshots / "dialog.png")
     wait_for("a new layer", lambda: names(window)[0] == "Smiling 0.5", seconds=60)
     picture = window.screenshot(screenshots / "result.png")
     assert np.asarray(Image.open(picture).convert("L")).std() > 20  # GIMP's window, not a black screen
+
+
+# smile back to 0; find "5 o'clock shadow", which gets a slider; pull that to the left
+FIND_SHADOW = ("alt+n", *"clock", "Return")
+ONLY_SHADOW = ("alt+m", "ctrl+a", "0", "Tab", *FIND_SHADOW, "ctrl+a", "minus", "period", "3", "Tab")
 
 
 def test_dialog(window: Window, tiny: str, face: np.ndarray, screenshots: Path) -> None:
     """Another attribute from the list; repeating starts from the source again; one undo takes one run back."""
     window.server(tiny)
     show(window, face)
-    apply_dialog(window, open_dialog(window), "alt+t", "Home", "alt+p", "ctrl+a", "minus", "period", "3", "Tab")
+    apply_dialog(window, open_dialog(window), *ONLY_SHADOW)
     wait_for("a new layer", lambda: len(names(window)) == 2, seconds=60)
     first, source = names(window)
     assert (first, source) == ("5 o'clock shadow -0.3", "Background")
@@ -119,10 +120,11 @@ def test_two_faces_to_choose_from(window: Window, tiny: str, two_faces: np.ndarr
     window.server(tiny)
     show(window, two_faces)
     dialog = open_dialog(window)
-    wait_for("the faces", lambda: window.geometry(dialog)[3] > 350)
-    x, y, width, _ = window.geometry(dialog)
-    thumbnail = (x + (width - 360) // 2, y + 24)
-    window.tool("xdotool", "mousemove", str(thumbnail[0] + 55), str(thumbnail[1] + 71), "click", "1")
+    height = wait_for("the sliders", lambda: window.geometry(dialog)[2] > 600 and window.geometry(dialog)[3])
+    wait_for("the faces", lambda: window.geometry(dialog)[3] > height + 80)
+    window.screenshot(screenshots / "faces_before.png")
+    x, y, *_ = window.geometry(dialog)
+    window.tool("xdotool", "mousemove", str(x + 121), str(y + 462), "click", "1")
     apply_dialog(window, dialog, picture=screenshots / "faces.png")
     wait_for("a new layer", lambda: len(names(window)) == 2, seconds=60)
     assert names(window)[0].endswith(", face 2")
@@ -154,3 +156,30 @@ def test_layer_removed_meanwhile(window: Window, tiny: str, face: np.ndarray) ->
     window.key("Return")
     wait_for("the message to go", lambda: not window.windows(MESSAGE))
     assert names(window) == []
+
+
+def test_preview_follows_the_sliders(
+    window: Window, tiny: str, portrait: np.ndarray, screenshots: Path, tmp_path: Path
+) -> None:
+    """The picture changes by itself after a slider was moved, and is the photo again with all at 0."""
+    window.server(tiny)
+    show(window, portrait)
+    dialog = open_dialog(window)
+    wait_for("the sliders", lambda: window.geometry(dialog)[2] > 600)
+    window.focus(dialog)
+    window.key("alt+z")  # zero all
+
+    def preview() -> np.ndarray:
+        """The preview's picture: the dialog's upper left."""
+        picture = np.asarray(Image.open(window.screenshot(tmp_path / "shot.png", dialog)).convert("RGB"))
+        return picture[30:360, 30:350].astype(int)
+
+    photo = wait_for("the face", lambda: (seen := preview())[100:200, 100:200].std() > 20 and (seen,))[0]
+    window.key("alt+g", "ctrl+a", "period", "5", "Tab")
+    wait_for("glasses", lambda: (abs(preview() - photo) > 40).mean() > 0.002)
+    window.screenshot(screenshots / "preview.png", dialog)
+    window.key("alt+z")
+    wait_for("the photo", lambda: (preview() == photo).all())
+    window.key("Escape")
+    wait_for("the dialog to close", lambda: not window.windows(DIALOG))
+    assert names(window) == ["Background"]

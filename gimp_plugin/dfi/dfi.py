@@ -27,6 +27,7 @@ from typing import Any
 import gi
 
 gi.require_version("Gimp", "3.0")
+from alphas import label, parse_alphas  # noqa: E402
 from gi.repository import Gimp, GLib, GObject  # noqa: E402
 from layer import Rectangle, Source, UserError, single_layer  # noqa: E402
 
@@ -35,28 +36,6 @@ HERE = Path(__file__).resolve().parent
 AGAIN = "Run install.sh of Deep Feature Interpolation again."
 
 Say = Callable[[str], object]
-
-
-def label(attribute: str) -> str:
-    """An attribute's name for people: "mouth_wide_open" is "Mouth wide open"."""
-    words = attribute.replace("_", " ").replace(" o clock ", " o'clock ")
-    return words[:1].upper() + words[1:]
-
-
-def parse_alphas(attribute: str, alpha: float) -> dict[str, float]:
-    """The two arguments as {name: alpha}. Raises UserError."""
-    alphas: dict[str, float] = {}
-    for word in attribute.split():
-        name, equals, text = word.partition("=")
-        if name in alphas:
-            raise UserError(f"“{name}” is named twice in “{attribute}”: name each attribute once.")
-        try:
-            alphas[name] = float(text) if equals else alpha
-        except ValueError:
-            raise UserError(f"“{text}” is not a number: write attributes like “smiling=0.4”.") from None
-    if not alphas:
-        raise UserError("No attribute was named: name one, such as “smiling”.")
-    return alphas
 
 
 def parse_face(face: str) -> str | int:
@@ -73,6 +52,7 @@ class Server:
 
     def __init__(self) -> None:
         self.store = ""  # known once connected
+        self._preview_link: Any = None
         self._client = _import_client()
         path = HERE / "server.json"
         try:
@@ -103,6 +83,20 @@ class Server:
         with self._client.Client(self._endpoint) as link:
             found: Sequence[Sequence[int]] = link.faces(request, source.pixels)
             return found
+
+    def preview(
+        self,
+        size: tuple[int, int],
+        pixels: bytes,
+        box: Rectangle | None,
+        alphas: Mapping[str, float],
+        rough: bool,
+        cancelled: Callable[[], bool],
+    ) -> Any:
+        """An edit of a small RGB picture: the client's EditResult. Always from the same thread. Raises DFIError."""
+        self._preview_link = self._preview_link or self._client.Client(self._endpoint)
+        request = self._client.EditRequest(*size, 3, "uint8", alphas, box=box, preview=rough)
+        return self._preview_link.edit(request, pixels, cancelled=cancelled)
 
     def edit(
         self, source: Source, alphas: Mapping[str, float], face: str | int, progress: Callable[[int, int], None]

@@ -1,4 +1,5 @@
-"""The dialog: which attribute, and how much of it. It opens at once and fills in when the server answers."""
+"""The dialog: a preview of the face, faces to choose from, and the sliders. It opens at once and fills in when the
+server answers."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -6,14 +7,18 @@ from typing import Protocol
 
 import gi
 
+gi.require_version("Gdk", "3.0")
 gi.require_version("Gimp", "3.0")
 gi.require_version("GimpUi", "3.0")
 gi.require_version("Gtk", "3.0")
+from alphas import format_alphas, parse_alphas  # noqa: E402
 from gi.repository import Gdk, Gimp, GimpUi, GLib, Gtk  # noqa: E402
-from layer import Source  # noqa: E402
+from layer import Source, UserError  # noqa: E402
+from preview import SIDE, Preview, Previewer  # noqa: E402
+from sliders import Presets, Sliders  # noqa: E402
 
-SLIDER_LIMIT = 1.0
-THUMBNAIL = 360  # pixels of its longer side
+THUMBNAIL = (320, 140)  # width and height at most
+PAUSE = 120  # milliseconds that the sliders rest before a preview is asked for
 STYLE = b"""
 .dfi-face { background: none; border: 2px solid rgba(255,255,255,0.9); border-radius: 3px; box-shadow: none;
             outline: 1px solid rgba(0,0,0,0.5); padding: 0 3px; color: white; text-shadow: 0 0 3px black;
@@ -22,12 +27,11 @@ STYLE = b"""
 .dfi-face:focus { outline: 1px dashed white; }
 """
 STARTER = "This is the starter model. For better results, run “dfi setup” once in a terminal."
-HELP = "Alpha is the strength: 0.1 to 0.5 is the useful range, and negative values take the attribute away."
 
 Say = Callable[[str], object]
 
 
-class Server(Protocol):
+class Server(Previewer, Protocol):
     """What the dialog wants of dfi.Server."""
 
     store: str
@@ -43,13 +47,13 @@ def ask(
     layer: Gimp.Layer,
     read: Callable[[], Source],
 ) -> bool:
-    """Let the user set `attribute`, `alpha` and `face` in config. False if the user cancelled.
+    """Let the user set `attribute` and `face` in config. False if the user cancelled.
 
     The server is asked in a thread, and what it says is shown meanwhile; `read` reads the layer, which GIMP allows in
     this thread only. An exception from either closes the dialog and is raised here.
     """
     GimpUi.init(procedure.get_name())
-    dialog = _Dialog(procedure, config, layer)
+    dialog = _Dialog(procedure, config, server, layer)
     failures: list[Exception] = []
 
     def fail(error: Exception) -> None:
@@ -85,44 +89,39 @@ def ask(
 class _Dialog:
     """Everything here runs in GTK's thread."""
 
-    def __init__(self, procedure: Gimp.Procedure, config: Gimp.ProcedureConfig, layer: Gimp.Layer) -> None:
+    def __init__(
+        self, procedure: Gimp.Procedure, config: Gimp.ProcedureConfig, server: Server, layer: Gimp.Layer
+    ) -> None:
         self._config = config
         self._layer = layer
+        self._boxes: Sequence[Sequence[int]] = ()
+        self._timer = 0
+        self._following = False  # the sliders are being set from config
         config.set_property("face", "largest")  # another photo's number means nothing here
         self._window = GimpUi.ProcedureDialog.new(procedure, config, "Deep Feature Interpolation")
         self._window.set_ok_label("_Apply")
-        self._window.set_resizable(False)
 
-        self._labels = Gtk.ListStore(str, str)
-        choice = GimpUi.prop_string_combo_box_new(config, "attribute", self._labels, 0, 1)
-        choice.set_hexpand(True)
-        choice.set_wrap_width(3)  # in a single column, 73 names would be taller than the screen
-        choice_label = Gtk.Label(label="A_ttribute:", use_underline=True, xalign=0)
-        choice_label.set_mnemonic_widget(choice)
-        alpha = GimpUi.prop_scale_entry_new(config, "alpha", "Al_pha:", 1, True, -SLIDER_LIMIT, SLIDER_LIMIT)
-        alpha.set_digits(2)
-        alpha.set_increments(0.01, 0.1)
-        alpha.get_range().add_mark(0, Gtk.PositionType.BOTTOM, None)
-        help_text = Gtk.Label(label=HELP, xalign=0, wrap=True, max_width_chars=56)
-        help_text.get_style_context().add_class("dim-label")
-
-        self._status = Gtk.Label(label="Looking for the server…", xalign=0)
-        self._hint = Gtk.Label(label=STARTER, xalign=0, wrap=True, max_width_chars=56)
-        labels = Gtk.SizeGroup(mode=Gtk.SizeGroupMode.HORIZONTAL)
-        labels.add_widget(choice_label)
-        labels.add_widget(alpha.get_label())
-        row = Gtk.Box(spacing=6)
-        row.pack_start(choice_label, False, False, 0)
-        row.pack_start(choice, True, True, 0)
-        self._controls = Gtk.Box(orientation=Gtk.Orientation.VERTICAL, spacing=12)
-        for widget in (row, alpha, help_text):
-            self._controls.pack_start(widget, False, False, 0)
-        content = Gtk.Box(orientation=Gtk.Orientation.VERTICAL, spacing=12, margin=12)
+        self._status = Gtk.Label(label="Looking for the server…", xalign=0, wrap=True, max_width_chars=44)
+        self._hint = Gtk.Label(label=STARTER, xalign=0, wrap=True, max_width_chars=44)
+        self._hint.get_style_context().add_class("dim-label")
+        self._about_preview = Gtk.Label(xalign=0, wrap=True, max_width_chars=44)
+        self._preview = Preview(server, layer, self._about_preview.set_text)
         self._faces = Gtk.Box(orientation=Gtk.Orientation.VERTICAL, spacing=6)
-        content.pack_start(self._faces, False, False, 0)
+        self._sliders = Sliders(self._moved)
+        presets = Presets(self._sliders.show_alphas, self._sliders.alphas)
+
+        left = Gtk.Box(orientation=Gtk.Orientation.VERTICAL, spacing=6)
+        left.set_size_request(SIDE, -1)
+        for widget in (self._preview, self._about_preview, self._faces):
+            left.pack_start(widget, False, False, 0)
+        for widget in (self._hint, self._status):
+            left.pack_end(widget, False, False, 0)
+        self._controls = Gtk.Box(orientation=Gtk.Orientation.VERTICAL, spacing=6)
+        self._controls.pack_start(self._sliders, True, True, 0)
+        self._controls.pack_start(presets, False, False, 0)
+        content = Gtk.Box(spacing=12, margin=12)
+        content.pack_start(left, False, False, 0)
         content.pack_start(self._controls, True, True, 0)
-        content.pack_start(self._status, False, False, 0)
-        content.pack_start(self._hint, False, False, 0)
         content.show_all()
         self._hint.hide()
         self._window.get_content_area().pack_start(content, True, True, 0)
@@ -130,30 +129,68 @@ class _Dialog:
 
     def _allow(self, ready: bool) -> None:
         self._controls.set_sensitive(ready)
-        self._window.set_response_sensitive(Gtk.ResponseType.OK, ready)
+        self._window.set_response_sensitive(Gtk.ResponseType.OK, ready and bool(self._sliders.alphas()))
 
     def say(self, text: str) -> None:
         self._status.set_text(text)
 
     def offer(self, labels: Mapping[str, str], store: str) -> None:
-        """Fill the list and let the user go on."""
+        """Make the sliders, as they were last time, and let the user go on."""
         self._hint.set_visible(store == "starter")
-        chosen = self._config.get_property("attribute")
-        for name, label in sorted(labels.items(), key=lambda item: item[1]):
-            self._labels.append((name, label))
-        # An attribute from last time that this server lacks must not be applied unseen.
-        self._config.set_property("attribute", chosen if chosen in labels else next(iter(labels), ""))
+        self._sliders.offer(labels)
+        self._follow_config()
+        self._config.connect("notify::attribute", lambda *_: self._follow_config())  # the dialog's own Reset
         self._ready = f"Ready, with {len(labels)} attributes."
         self._status.set_text(f"{self._ready} Looking for faces…")
-        self._allow(bool(labels))
+        self._allow(True)
+
+    def _follow_config(self) -> None:
+        if self._following:
+            return
+        self._following = True
+        try:
+            alphas = parse_alphas(self._config.get_property("attribute"), self._config.get_property("alpha"))
+        except UserError:  # none, or a script's mistake
+            alphas = {}
+        self._sliders.show_alphas(alphas)
+        self._following = False
+        self._moved()
+
+    def _moved(self) -> None:
+        """A slider was moved: keep what it says, and ask for a preview once it rests."""
+        if self._following:
+            return
+        self._following = True
+        self._config.set_property("attribute", format_alphas(self._sliders.alphas()))
+        self._following = False
+        self._allow(True)
+        if self._timer:
+            GLib.source_remove(self._timer)
+        self._timer = GLib.timeout_add(PAUSE, self._ask_for_preview)
+
+    def _ask_for_preview(self) -> bool:
+        self._timer = 0
+        self._preview.follow(self._sliders.alphas())
+        return GLib.SOURCE_REMOVE
+
+    def _look_at(self, box: Sequence[int], is_face: bool = True) -> None:
+        self._preview.look_at(box, is_face)
+        self._preview.follow(self._sliders.alphas())
 
     def show_faces(self, source: Source, boxes: Sequence[Sequence[int]]) -> None:
         """Show the layer with its faces numbered, to choose from; `boxes` are in its pixels."""
+        self._boxes = boxes
         if not boxes:
             where = "in the selection, which is taken for one" if source.box else "here: select it from brow to chin"
             self._status.set_text(f"No face was found {where}.")
+            if source.box:
+                self._look_at(source.box, is_face=False)
             return
-        scale = min(1.0, THUMBNAIL / max(source.width, source.height))
+        self._look_at(boxes[0])
+        if len(boxes) == 1:
+            self._status.set_text(f"{self._ready} One face.")
+            return
+        scale = min(1.0, THUMBNAIL[0] / source.width, THUMBNAIL[1] / source.height)
         size = (max(1, round(source.width * scale)), max(1, round(source.height * scale)))
         style = Gtk.CssProvider()
         style.load_from_data(STYLE)
@@ -174,24 +211,27 @@ class _Dialog:
             group.set_tooltip_text(f"Face {number}")
             picture.put(group, left, top)
         self._faces.pack_start(picture, False, False, 0)
-        if len(boxes) > 1:
-            everybody = self._choice(group, f"A_ll {len(boxes)} faces", "all")
-            everybody.set_halign(Gtk.Align.CENTER)
-            self._faces.pack_start(everybody, False, False, 0)
-            self._status.set_text(f"{self._ready} {len(boxes)} faces: choose one, or all.")
-        else:
-            self._status.set_text(f"{self._ready} One face.")
+        everybody = self._choice(group, f"All {len(boxes)} faces", "all")
+        everybody.set_halign(Gtk.Align.CENTER)
+        self._faces.pack_start(everybody, False, False, 0)
+        self._status.set_text(f"{self._ready} {len(boxes)} faces: choose one, or all.")
         self._faces.show_all()
 
     def _choice(self, group: Gtk.RadioButton | None, label: str, face: str) -> Gtk.RadioButton:
         button = Gtk.RadioButton(group=group, label=label, use_underline=True)
-        button.connect("toggled", lambda b: b.get_active() and self._config.set_property("face", face))
+        button.connect("toggled", self._face_chosen, face)
         return button
+
+    def _face_chosen(self, button: Gtk.RadioButton, face: str) -> None:
+        if button.get_active():
+            self._config.set_property("face", face)
+            self._look_at(self._boxes[int(face) - 1 if face.isdigit() else 0])
 
     def close(self) -> None:
         self._window.response(Gtk.ResponseType.CANCEL)
 
     def run(self) -> bool:
         accepted: bool = self._window.run()
+        self._preview.close()
         self._window.destroy()
         return accepted
