@@ -6,6 +6,7 @@ dfi faces         find the faces in a photo
 dfi edit          edit one photo
 dfi strip         one picture with an edit at several alphas
 dfi serve         the server that GIMP and other clients talk to
+dfi bench         how fast edits are here, against a plain implementation
 """
 
 import argparse
@@ -107,6 +108,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_device(serve)
     _add_store(serve)
     serve.set_defaults(run=_serve)
+
+    bench = commands.add_parser("bench", help="how fast edits are here, against a plain implementation")
+    bench.add_argument("--faces", type=_positive, default=8, metavar="N", help="how many (default: 8)")
+    bench.add_argument("--lfw", type=Path, metavar="FILE.tgz", help="take them from LFW, not from the sample portrait")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
+    bench.add_argument("--plot", type=Path, metavar="FILE.png", help="draw objective against time (needs matplotlib)")
+    _add_device(bench)
+    _add_store(bench)
+    bench.set_defaults(run=_bench)
     return parser
 
 
@@ -339,6 +349,21 @@ def _serve(options: argparse.Namespace) -> None:
         return Editor(store, options.device)
 
     server.serve(options.endpoint, lambda: load(options.store), lambda: load(paths.STARTER.name))
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from dfi_server import bench
+    from dfi_server.edit import Editor
+
+    editor = Editor(options.store, options.device)
+    frames = bench.lfw_frames(options.lfw, options.faces) if options.lfw else bench.sample_frames(editor, options.faces)
+    frames = [frame.to(editor.device) for frame in frames]
+    report, traces = bench.run(editor, frames, lambda text: print(text, file=sys.stderr))
+    print(bench.table(report))
+    if options.json:
+        bench.write_json(report, options.json)
+    if options.plot:
+        bench.plot(traces, options.plot)
 
 
 def _iteration_bar() -> "tqdm[None]":

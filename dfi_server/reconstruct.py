@@ -249,19 +249,22 @@ def reconstruct(
     iterations: int = ITERATIONS,
     tv_weight: float = TV_WEIGHT,
     start: Solution | None = None,
+    everywhere: bool = False,
     callback: Callable[[Iteration], None] = lambda state: None,
 ) -> Iteration:
     """Change `image` until its features are those of the photo plus shift(features).
 
     `image`: (1, 3, H, W) float32 in [0, 1] on the network's device; it is the photo x of the paper, and the start
     unless `start` is given: the solution for a similar shift of the same image. One for another part of it is ignored.
+    `everywhere`: the whole image may change, as in the paper, not only where the shift acts.
     `callback` sees every iteration; whatever it raises ends the solve (that is how an edit is cancelled).
     Returns the last state.
     """
     with torch.no_grad():
         phi = network(image)
         change = shift(phi)
-        place = place_of(change, (image.shape[-2], image.shape[-1]))
+        size = (image.shape[-2], image.shape[-1])
+        place = torch.ones(1, 1, *size, device=image.device) if everywhere else place_of(change, size)
         window = Window.around(place)
         photo = window.of_image(image)
         distance = FeatureLoss(network(photo), window.of_features(change), whole=phi)
