@@ -1,5 +1,6 @@
-"""What a 24-megapixel portrait costs beside the solve: seconds of each stage (of
-the CPU in brackets, all threads together), and memory above the loaded model.
+"""What a 24-megapixel portrait costs beside the solve: seconds of each stage, and memory above the loaded model.
+
+Seconds by the clock, and in brackets those of the CPU, all threads together.
 
     python benchmarks/large_photo.py PORTRAIT [--megapixels 24] [--store NAME]
 
