@@ -3,9 +3,10 @@
 Only the sums A'A and A'Phi are kept (A: one row of attributes per photo, Phi: one row of features), never the
 features of the whole set. From them come two kinds of vectors:
 
-ridge  W = (A'A + kI)^-1 A'Phi over all attributes at once, columns standardised: what one attribute changes while
-       the others are held still. This differs from the paper, whose vectors drag correlated attributes along
-       (smiling people in LFW are more often women, and younger).
+ridge  W = (A'A + kI)^-1 A'Phi, columns standardised: what one attribute changes while the others are held still. This
+       differs from the paper, whose vectors drag correlated attributes along (smiling people in LFW are more often
+       women, and younger). What belongs to an attribute by nature (`parts`) is not held still: nobody smiles without
+       raising the cheeks.
 mean   the paper's difference of means between photos with and without the attribute, over the whole set.
 """
 
@@ -32,6 +33,25 @@ _BATCH = 64  # photos per update of the sums: updating them touches 0.3 GB, so i
 _FORWARD = 2  # photos per forward pass on the CPU, where larger batches fall out of the cache
 _FORWARD_CUDA = 64
 _LANDMARK_PHOTOS = 1000  # enough for medians to a fraction of a pixel
+
+_EXPRESSION = {"smiling", "frowning", "high_cheekbones", "strong_nose_mouth_lines"}
+_MOUTH = {"mouth_slightly_open", "mouth_closed", "teeth_not_visible"}
+_AGE = {"senior", "middle_aged", "youth", "gray_hair", "receding_hairline", "bags_under_eyes", "double_chin"}
+_EYEWEAR = {"eyeglasses", "no_eyewear"}
+_EYELIDS = {"eyes_open", "narrow_eyes"}
+_MAKEUP = {"heavy_makeup", "wearing_lipstick"}
+_HAIR = {"black_hair", "blond_hair", "brown_hair", "gray_hair"}
+_PARTS: tuple[tuple[set[str], set[str]], ...] = (  # attributes, and what belongs to each of them
+    ({"smiling", "frowning"}, _EXPRESSION | _MOUTH),
+    ({"mouth_wide_open", "mouth_slightly_open", "mouth_closed"}, _MOUTH | {"mouth_wide_open"}),
+    ({"senior", "middle_aged", "youth"}, _AGE),
+    *((family, family) for family in (_EYEWEAR, _EYELIDS, _MAKEUP, _HAIR)),
+)
+
+
+def parts(name: str) -> set[str]:
+    """The attributes that come and go with one by nature; a ridge regression for it does not hold them still."""
+    return set().union(*(belonging for names, belonging in _PARTS if name in names)) - {name}
 
 
 @dataclass(frozen=True)
@@ -90,16 +110,23 @@ class Sums:
         to_standard = torch.cat([-mean[varies, None], torch.eye(len(mean), dtype=torch.float64)[varies]], dim=1)
         to_standard /= deviation[varies, None]
         if self.method == "ridge":
-            gram = to_standard @ self.gram @ to_standard.T
-            solver = torch.linalg.solve(gram + RIDGE * torch.eye(len(gram), dtype=torch.float64), to_standard)
+            gram = to_standard @ self.gram @ to_standard.T + RIDGE * torch.eye(len(kept), dtype=torch.float64)
+            solver = torch.stack([_ridge_row(gram, to_standard, kept, name) for name in kept])
         else:
             # difference of means = covariance with the 0/1 column / its variance
             solver = to_standard / (count * deviation[varies, None])
         layers = [
-            (solver.to(self.device, torch.float32) @ total).cpu().unflatten(1, shape).permute(0, 3, 1, 2)
+            (solver.to(self.device, torch.float32) @ total).cpu().reshape(len(kept), *shape).permute(0, 3, 1, 2)
             for total, shape in zip(self.cross, self.shapes, strict=True)
         ]
         return {name: (layers[0][i], layers[1][i], layers[2][i]) for i, name in enumerate(kept)}
+
+
+def _ridge_row(gram: Tensor, to_standard: Tensor, names: list[str], name: str) -> Tensor:
+    """The weights of A'Phi's rows that make one attribute's vector, its parts left out of the regression."""
+    held = [i for i, other in enumerate(names) if other not in parts(name)]
+    row: Tensor = torch.linalg.solve(gram[held][:, held], to_standard[held])[held.index(names.index(name))]
+    return row
 
 
 def build_lfw(

@@ -4,6 +4,7 @@ dfi setup         build the store of attribute vectors (downloads VGG-19 and LFW
 dfi attributes    list what can be edited
 dfi faces         find the faces in a photo
 dfi edit          edit one photo
+dfi batch         edit a folder of photos
 dfi strip         one picture with an edit at several alphas
 dfi serve         the server that GIMP and other clients talk to
 dfi bench         how fast edits are here, against a plain implementation
@@ -26,7 +27,7 @@ from tqdm import tqdm
 
 # What imports torch takes seconds to import: each command takes what it needs. `dfi serve` binds at once, and torch
 # comes with the model, in the worker's thread.
-from dfi_server import __version__, lfw, messages, paths, protocol
+from dfi_server import __version__, lfw, paths, protocol
 from dfi_server.errors import DFIError, ErrorCode
 
 if TYPE_CHECKING:
@@ -77,16 +78,20 @@ def _parser() -> argparse.ArgumentParser:
     edit = commands.add_parser("edit", help="edit one photo")
     edit.add_argument("input", type=Path)
     edit.add_argument("output", type=Path)
-    edit.add_argument(
-        "--set",
-        action="append",
-        required=True,
-        metavar="NAME=ALPHA",
-        help="an attribute and its strength: 0.1 to 0.5 adds it, negative takes it away; may be repeated",
-    )
+    _add_set(edit)
     edit.add_argument("--server", metavar="ENDPOINT", help="let a running server do it, e.g. tcp://127.0.0.1:5577")
     _add_edit(edit)
     edit.set_defaults(run=_edit)
+
+    batch = commands.add_parser("batch", help="edit a folder of photos through a server")
+    batch.add_argument("input", type=Path, metavar="IN", help="a folder; those inside it are edited as well")
+    batch.add_argument("output", type=Path, metavar="OUT", help="a folder; photos that are there already are left")
+    _add_set(batch)
+    batch.add_argument("--face", type=_face, default="largest", metavar="N|largest|all", help="see 'dfi faces'")
+    batch.add_argument("--iterations", type=_positive, metavar="N", help="of L-BFGS")
+    batch.add_argument("--jobs", type=_positive, default=3, metavar="N", help="photos under way at once (default: 3)")
+    batch.add_argument("--server", metavar="ENDPOINT", help="a running server; without it, one is started if need be")
+    batch.set_defaults(run=_batch)
 
     found = commands.add_parser("faces", help="find the faces in a photo")
     found.add_argument("input", type=Path)
@@ -118,6 +123,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_store(bench)
     bench.set_defaults(run=_bench)
     return parser
+
+
+def _add_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        required=True,
+        metavar="NAME=ALPHA",
+        help="an attribute and its strength: 0.1 to 0.5 adds it, negative takes it away; may be repeated",
+    )
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
@@ -276,36 +291,49 @@ def _edit_here(pixels: "Pixels", alphas: dict[str, float], options: argparse.Nam
 
 
 def _edit_by_server(pixels: "Pixels", alphas: dict[str, float], options: argparse.Namespace) -> tuple["Patch", str]:
-    import numpy as np
-
+    from dfi_server import remote
     from dfi_server.client import Client
-    from dfi_server.photo import Patch
 
-    height, width, channels = pixels.shape
-    request = messages.EditRequest(
-        width,
-        height,
-        channels,
-        pixels.dtype.name,
-        alphas,
-        face=options.face,
-        box=options.box,
-        iterations=options.iterations,
-    )
-    with Client(options.server) as remote, _iteration_bar() as bar:
-        result = remote.edit(
-            request,
-            pixels.tobytes(),
+    with Client(options.server) as client, _iteration_bar() as bar:
+        patch, result = remote.edit(
+            client,
+            pixels,
+            alphas,
+            face=options.face,
+            box=options.box,
+            iterations=options.iterations,
             progress=lambda state: _advance(bar, state.iteration, state.iterations),
         )
-    shape = (result.height, result.width)
-    patch = Patch(
-        result.x,
-        result.y,
-        np.frombuffer(result.pixels, dtype=result.dtype).reshape(*shape, result.channels),
-        np.frombuffer(result.mask, dtype=np.uint8).reshape(shape),
-    )
     return patch, f"{result.iterations} iterations in {result.seconds:.1f} s by {options.server}"
+
+
+def _batch(options: argparse.Namespace) -> None:
+    from dfi_server import batch
+    from dfi_server.client import start_server
+
+    job = batch.Job(options.input, options.output, parse_alphas(options.set), options.face, options.iterations)
+    endpoint = options.server or protocol.DEFAULT_ENDPOINT
+    command = [sys.executable, "-m", "dfi_server.cli", "serve", "--endpoint", endpoint]
+
+    def start() -> None:
+        if not options.server:
+            start_server(command, endpoint, log=paths.home() / "server.log")
+
+    start()
+    with tqdm(desc="photos", unit="photo", disable=None) as bar:
+
+        def progress(outcome: batch.Outcome | None, total: int) -> None:
+            bar.total = total
+            bar.update()
+            if outcome and outcome.why:
+                bar.write(f"{outcome.file}: {outcome.why}", file=sys.stderr)
+
+        outcomes = batch.run(job, endpoint, in_flight=options.jobs, restart=start, progress=progress)
+    count = {status: sum(each.status == status for each in outcomes) for status in ("edited", "skipped", "failed")}
+    told = ", ".join(f"{number} {status}" for status, number in count.items())
+    print(f"{options.output}: {told}; {len(batch.photos(job)) - len(outcomes)} were there already")
+    if count["failed"]:
+        raise DFIError(ErrorCode.BAD_DATA, f"{count['failed']} photos failed: see {options.output / batch.REPORT}.")
 
 
 def _strip(options: argparse.Namespace) -> None:

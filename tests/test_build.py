@@ -113,6 +113,20 @@ def test_ridge_holds_correlated_attributes_still() -> None:
     assert lengths["mean"] > 0.7
 
 
+@pytest.mark.parametrize(("other", "comes_along"), [("high_cheekbones", True), ("male", False)])
+def test_what_belongs_to_an_attribute_comes_along(other: str, comes_along: bool) -> None:
+    """Cheeks rise with a smile: its vector has both. Whoever smiles is not for that reason a woman."""
+    rng = np.random.default_rng(0)
+    smile = rng.normal(size=2000)
+    values = np.stack([smile, smile + 0.3 * rng.normal(size=2000)], axis=1).astype(np.float32)
+    features = torch.from_numpy(np.stack([values[:, 0], values[:, 1], 0 * smile], axis=1).astype(np.float32))
+    sums = build.Sums(("smiling", other), "ridge", torch.device("cpu"))
+    sums.add(torch.from_numpy(values), [features.reshape(2000, 3, 1, 1)] * 3)
+    mouth, elsewhere, _ = sums.vectors()["smiling"][0].flatten().tolist()
+    assert (elsewhere > 0.5 * mouth) == comes_along
+    assert elsewhere < 0.2 * mouth or comes_along
+
+
 @settings(max_examples=30, deadline=None)
 @given(scale=st.sampled_from([10, 1e-3, 1e4, 1e-9]), offset=st.floats(-3, 3), column=st.integers(0, 5))
 def test_the_unit_and_zero_of_an_attribute_do_not_matter(

@@ -13,9 +13,9 @@ from dfi_server.client import Client
 
 
 @contextlib.contextmanager
-def serving(home: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def serving(home: Path, endpoint: str | None = None) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A real server process, ready to edit: its endpoint and the process."""
-    endpoint = free_endpoint()
+    endpoint = endpoint or free_endpoint()
     process = subprocess.Popen(
         [sys.executable, "-m", "dfi_server.cli", "serve", "--endpoint", endpoint],
         cwd=REPOSITORY,
