@@ -423,3 +423,23 @@ def test_cancel_leaves_nothing_behind(gimp: Gimp, apply: Apply, tiny: str) -> No
     assert len(answer["layers"]) == 1
     wait_for("a free server", lambda: not editing(tiny), seconds=5)
     assert_added(apply(), "Smiling 0.4")
+
+
+def test_a_result_is_edited_again_from_its_source(apply: Apply) -> None:
+    """Run on the new layer, the filter takes the layer that it was made of, and hides the earlier result."""
+    after = """
+first = image.get_layers()[0]
+answer["again"] = call(image, [first], attribute="smiling", alpha=-0.3)
+answer["now"] = [[l.get_name(), l.get_visible()] for l in image.get_layers()]
+answer["source kept"] = digest(layer) == before
+answer["told"] = bytes(first.get_parasite("dfi-edit").get_data()).decode()
+image.remove_layer(layer)
+answer["alone"] = call(image, [first], attribute="smiling", alpha=0.3)[0]
+"""
+    answer = apply(after=after)
+    assert answer["again"] == ["success", ""]
+    assert sorted(answer["now"]) == [["Background", True], ["Smiling -0.3", True], ["Smiling 0.4", False]]
+    assert answer["source kept"]
+    assert '"attribute": "smiling=0.4"' in answer["told"]
+    assert '"face": "largest"' in answer["told"]
+    assert answer["alone"] == "success"  # its source is gone: the result itself is edited, as any layer

@@ -10,8 +10,10 @@ attribute, alpha, face):
     alpha       how strong: 0.1 to 0.5 is useful, negative takes the attribute away, beyond -2 to 2 is an error
     face        "largest", "all", or a number from 1, counted from the largest
 
-The result is a new layer above the source, the size of the change. A selection says which faces are meant, or where one
-is that was not found, and limits the change.
+The result is a new layer above the source, the size of the change. Run on such a result, the filter edits its source
+again, with the same settings to start from, and hides the earlier result.
+
+A selection says which faces are meant, or where one is that was not found, and limits the change.
 """
 
 import json
@@ -27,9 +29,9 @@ from typing import Any
 import gi
 
 gi.require_version("Gimp", "3.0")
-from alphas import label, parse_alphas  # noqa: E402
+from alphas import format_alphas, label, parse_alphas  # noqa: E402
 from gi.repository import Gimp, GLib, GObject  # noqa: E402
-from layer import Rectangle, Source, UserError, single_layer  # noqa: E402
+from layer import Rectangle, Source, UserError, made, single_layer  # noqa: E402
 
 PROCEDURE = "plug-in-dfi"
 HERE = Path(__file__).resolve().parent
@@ -130,12 +132,17 @@ def edit(
 
     False if the user cancelled the dialog. Raises UserError, DFIError.
     """
-    layer = single_layer(drawables)
+    chosen = layer = single_layer(drawables)
     server = Server()
+    again = made(image, chosen)
+    if again:
+        layer = again.source
     if interactive:
         from dialog import ask  # GTK needs a screen, which scripts do without
 
-        if not ask(procedure, config, server, layer, lambda: Source(image, layer)):
+        if again:
+            config.set_property("attribute", again.attribute)
+        if not ask(procedure, config, server, layer, lambda: Source(image, layer), again.face if again else "largest"):
             return False
     alphas = parse_alphas(config.get_property("attribute"), config.get_property("alpha"))
     face = parse_face(config.get_property("face"))
@@ -158,7 +165,8 @@ def edit(
         server.connect(say)
     result = server.edit(source, alphas, face, progress)
     at = Rectangle(result.x, result.y, result.width, result.height)
-    source.add_layer(at, bytes(result.pixels), bytes(result.mask), name)
+    text = format_alphas(alphas)
+    source.add_layer(at, bytes(result.pixels), bytes(result.mask), name, text, str(face), chosen if again else None)
     Gimp.progress_end()
     Gimp.displays_flush()
     return True

@@ -46,14 +46,15 @@ def ask(
     server: Server,
     layer: Gimp.Layer,
     read: Callable[[], Source],
+    face: str,
 ) -> bool:
-    """Let the user set `attribute` and `face` in config. False if the user cancelled.
+    """Let the user set `attribute` and `face` in config, the latter from `face` on. False if the user cancelled.
 
     The server is asked in a thread, and what it says is shown meanwhile; `read` reads the layer, which GIMP allows in
     this thread only. An exception from either closes the dialog and is raised here.
     """
     GimpUi.init(procedure.get_name())
-    dialog = _Dialog(procedure, config, server, layer)
+    dialog = _Dialog(procedure, config, server, layer, face)
     failures: list[Exception] = []
 
     def fail(error: Exception) -> None:
@@ -90,14 +91,19 @@ class _Dialog:
     """Everything here runs in GTK's thread."""
 
     def __init__(
-        self, procedure: Gimp.Procedure, config: Gimp.ProcedureConfig, server: Server, layer: Gimp.Layer
+        self,
+        procedure: Gimp.Procedure,
+        config: Gimp.ProcedureConfig,
+        server: Server,
+        layer: Gimp.Layer,
+        face: str,
     ) -> None:
         self._config = config
         self._layer = layer
         self._boxes: Sequence[Sequence[int]] = ()
         self._timer = 0
         self._following = False  # the sliders are being set from config
-        config.set_property("face", "largest")  # another photo's number means nothing here
+        config.set_property("face", face)  # not last time's: another photo's number means nothing here
         self._window = GimpUi.ProcedureDialog.new(procedure, config, "Deep Feature Interpolation")
         self._window.set_ok_label("_Apply")
 
@@ -187,6 +193,10 @@ class _Dialog:
                 self._look_at(source.box, is_face=False)
             return
         self._look_at(boxes[0])
+        chosen = self._config.get_property("face")
+        if chosen.isdigit() and int(chosen) > len(boxes):
+            chosen = "largest"
+            self._config.set_property("face", chosen)
         if len(boxes) == 1:
             self._status.set_text(f"{self._ready} One face.")
             return
@@ -200,22 +210,25 @@ class _Dialog:
         picture = Gtk.Fixed(halign=Gtk.Align.CENTER)
         thumbnail = self._layer.get_thumbnail(*size, Gimp.PixbufTransparency.SMALL_CHECKS)
         picture.put(Gtk.Image.new_from_pixbuf(thumbnail), 0, 0)
+        buttons = {}
         group = None
         for number, box in enumerate(boxes, start=1):
             left, top = (max(0, round(value * scale)) for value in box[:2])
             right, bottom = (min(n, round((a + b) * scale)) for a, b, n in zip(box[:2], box[2:], size, strict=True))
-            group = self._choice(group, str(number), "largest" if number == 1 else str(number))
+            face = "largest" if number == 1 else str(number)
+            group = buttons[face] = self._choice(group, str(number), face)
             group.set_size_request(right - left, bottom - top)
             group.set_mode(False)  # a frame around the face, not a round button
             group.get_style_context().add_class("dfi-face")
             group.set_tooltip_text(f"Face {number}")
             picture.put(group, left, top)
         self._faces.pack_start(picture, False, False, 0)
-        everybody = self._choice(group, f"All {len(boxes)} faces", "all")
+        buttons["all"] = everybody = self._choice(group, f"All {len(boxes)} faces", "all")
         everybody.set_halign(Gtk.Align.CENTER)
         self._faces.pack_start(everybody, False, False, 0)
         self._status.set_text(f"{self._ready} {len(boxes)} faces: choose one, or all.")
         self._faces.show_all()
+        buttons.get(chosen, buttons["largest"]).set_active(True)
 
     def _choice(self, group: Gtk.RadioButton | None, label: str, face: str) -> Gtk.RadioButton:
         button = Gtk.RadioButton(group=group, label=label, use_underline=True)

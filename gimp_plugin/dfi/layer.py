@@ -5,6 +5,7 @@ only their *change* is added to the layer's own pixels, in linear light and floa
 range and deep images keep what 16-bit sRGB cannot hold.
 """
 
+import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ gi.require_version("Gegl", "0.4")
 gi.require_version("Babl", "0.1")
 from gi.repository import Babl, Gegl, Gimp  # noqa: E402
 
+_PARASITE = "dfi-edit"
 _EIGHT_BIT_SRGB = ("R'G'B' u8", "R'G'B'A u8", "Y' u8", "Y'A u8")
 
 
@@ -46,6 +48,27 @@ def single_layer(drawables: Sequence[Gimp.Drawable]) -> Gimp.Layer:
     if layer.is_indexed():
         raise UserError("The image is indexed: convert it with Image > Mode > RGB, then run the filter again.")
     return layer
+
+
+class Made(NamedTuple):
+    """What a result of the filter remembers: the layer that it was made of, and how."""
+
+    source: Gimp.Layer
+    attribute: str
+    face: str
+
+
+def made(image: Gimp.Image, layer: Gimp.Layer) -> Made | None:
+    """How `layer` was made, if it is a result of the filter whose source is still there."""
+    kept = layer.get_parasite(_PARASITE)
+    if not kept:
+        return None
+    try:
+        told = json.loads(bytes(kept.get_data()))
+        source = image.get_layer_by_tattoo(told["source"])
+        return Made(source, str(told["attribute"]), str(told["face"])) if source else None
+    except (ValueError, LookupError, TypeError):  # not written by this filter
+        return None
 
 
 class Source:
@@ -85,8 +108,19 @@ class Source:
             raise UserError(f"The selection lies outside of “{self._layer.get_name()}”: select the face, or nothing.")
         return Rectangle(*box)
 
-    def add_layer(self, at: Rectangle, pixels: bytes, mask: bytes, name: str) -> Gimp.Layer:
+    def add_layer(
+        self,
+        at: Rectangle,
+        pixels: bytes,
+        mask: bytes,
+        name: str,
+        attribute: str,
+        face: str,
+        instead_of: Gimp.Layer | None = None,
+    ) -> Gimp.Layer:
         """Put an edited rectangle above the source as a layer of its own, in one undo step.
+
+        `attribute` and `face` are kept with the layer: see `made`. `instead_of`: an earlier result, which is hidden.
 
         pixels: like Source.pixels. mask: one byte a pixel, 0 keeps the source, 255 is all edited. The layer's alpha is
         the product of the mask, the selection, the source's alpha and the source's layer mask. The source stays the
@@ -108,6 +142,10 @@ class Source:
             position = self._image.get_item_position(self._layer)
             if not self._image.insert_layer(new, self._layer.get_parent(), position):
                 raise UserError(f"GIMP accepts no new layer here: {Gimp.get_pdb().get_last_error()}")
+            how = {"source": self._layer.get_tattoo(), "attribute": attribute, "face": face}
+            new.attach_parasite(Gimp.Parasite.new(_PARASITE, Gimp.PARASITE_PERSISTENT, json.dumps(how).encode()))
+            if instead_of and instead_of.is_valid():
+                instead_of.set_visible(False)
             self._image.set_selected_layers([self._layer])
         finally:
             self._image.undo_group_end()
