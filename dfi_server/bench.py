@@ -176,9 +176,9 @@ def _report(editor: Editor, frames: Sequence[Tensor], traces: Sequence[tuple[Tra
         name = ATTRIBUTES[number % len(ATTRIBUTES)]
 
         settings = [{name: alpha} for alpha in (0.1, 0.2, 0.3, 0.4, 0.5)]
-        picture = (image[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+        frame = picture(image)
 
-        def sweep(alphas: list[dict[str, float]], iterations: int | None = None, p: np.ndarray = picture) -> object:
+        def sweep(alphas: list[dict[str, float]], iterations: int | None = None, p: np.ndarray = frame) -> object:
             return editor.sweep(p, alphas, box=(0, 0, lfw.FRAME_SIZE, lfw.FRAME_SIZE), iterations=iterations)
 
         edits.append(_timed(lambda s=settings: sweep(s[3:4])))  # type: ignore[misc]
@@ -261,6 +261,12 @@ def sample_frames(editor: Editor, count: int) -> list[Tensor]:
         image = cut(portrait, faces.align(landmarks, editor.store.canonical_landmarks))
         frames.append((image * float(random.uniform(0.85, 1.1))).clamp(0, 1))
     return frames
+
+
+def picture(frame: Tensor) -> np.ndarray:
+    """A frame as a photo: (200, 200, 3) uint8."""
+    pixels: np.ndarray = (frame[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+    return pixels
 
 
 def _tensor(frame: np.ndarray) -> Tensor:

@@ -43,11 +43,11 @@ class LBFGS:
     def step(self) -> bool:
         """Take one iteration; False where no decrease was found, and the point stays as it was."""
         direction = self._direction()
-        slope = torch.sum(self.gradient * direction).item()
+        slope = _dot(self.gradient, direction).item()
         if slope >= 0:  # the curvature is spoilt by rounding: start afresh from the gradient
             self.pairs.clear()
             direction = -self.gradient
-            slope = torch.sum(self.gradient * direction).item()
+            slope = _dot(self.gradient, direction).item()
         length = 1.0 if self.pairs else self._first_step / max(direction.abs().max().item(), _TINY)
         for _ in range(_MAX_BACKTRACKS):
             point = self.point + length * direction
@@ -62,8 +62,8 @@ class LBFGS:
         else:
             return False
         s, y = point - self.point, gradient - self.gradient
-        curvature = torch.sum(s * y).item()
-        if curvature > 1e-10 * torch.sum(y * y).item():
+        curvature = _dot(s, y).item()
+        if curvature > 1e-10 * _dot(y, y).item():
             self.pairs = [*self.pairs[-(_HISTORY - 1) :], (s, y, 1 / curvature)]
         self.point, self.loss, self.gradient = point, loss, gradient
         return True
@@ -73,12 +73,17 @@ class LBFGS:
         q = self.gradient.clone()
         coefficients = []
         for s, y, rho in reversed(self.pairs):
-            a = rho * torch.sum(s * q)
+            a = rho * _dot(s, q)
             coefficients.append(a)
-            q -= a * y
+            q.addcmul_(y, a, value=-1)
         if self.pairs:
             _, y, rho = self.pairs[-1]
-            q /= rho * torch.sum(y * y)
+            q /= rho * _dot(y, y)
         for (s, y, rho), a in zip(self.pairs, reversed(coefficients), strict=True):
-            q += (a - rho * torch.sum(y * q)) * s
+            q.addcmul_(s, a - rho * _dot(y, q))
         return -q
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """The inner product, without a product tensor in between, and without waiting for the device."""
+    return torch.dot(a.reshape(-1), b.reshape(-1))

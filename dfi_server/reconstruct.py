@@ -76,8 +76,14 @@ class Iteration:
     evaluations: int
     loss: float
     photo: Tensor  # (1, 3, H, W) float32
-    change: Change
     solution: "Solution"
+    unknowns: "Unknowns"
+
+    @property
+    def change(self) -> Change:
+        """Computed when asked for: it costs as much as a tenth of an iteration."""
+        with torch.no_grad():
+            return self.solution.window.whole(self.unknowns(self.solution.point))
 
     @property
     def image(self) -> Tensor:
@@ -280,9 +286,8 @@ def reconstruct(
         return loss.item(), gradient
 
     def state(iteration: int) -> Iteration:
-        change = window.whole(unknowns(solver.point))
         solution = Solution(solver.point, tuple(solver.pairs), window)
-        return Iteration(iteration, solver.evaluations, solver.loss, image, change, solution)
+        return Iteration(iteration, solver.evaluations, solver.loss, image, solution, unknowns)
 
     warm = start if start and start.window == window else Solution(unknowns.start(), (), window)
     solver = LBFGS(objective, warm.point, first_step=_FIRST_STEP, pairs=warm.pairs)
