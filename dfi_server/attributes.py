@@ -24,7 +24,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from dfi_server import faces, lfw, low_rank, paths, vgg
+from dfi_server import faces, lfw, low_rank, paths, reconstruct, vgg
 from dfi_server.errors import DFIError, ErrorCode
 
 MAX_ALPHA = 2.0
@@ -50,6 +50,8 @@ class StoreInfo:
     layers: tuple[str, ...] = vgg.LAYERS
     format: int = _FORMAT
     rank: int | None = None  # of compressed vectors
+    iterations: int = reconstruct.ITERATIONS  # of a finished edit
+    gain: float = 1.0  # what alpha is multiplied by, so that it means the same with every network
 
 
 class Store:
@@ -173,7 +175,7 @@ def shift(store: Store, alphas: Mapping[str, float], phi: vgg.Features) -> vgg.F
     """What to add to phi(x): sum over attributes of alpha * |phi_l(x)| * w_l / |w_l|, layer by layer.
 
     `phi`: the photo's features, (1, C, H, W) each. So alpha is the shift's length as a fraction of the
-    features' own, whatever the scale of the network's weights. Returns float32 on phi's device.
+    features' own, whatever the scale of the network's weights; times the store's gain. Returns float32 on phi's device.
     """
     check_alphas(alphas)
     store.check_names(list(alphas))
@@ -181,7 +183,7 @@ def shift(store: Store, alphas: Mapping[str, float], phi: vgg.Features) -> vgg.F
     for name, alpha in alphas.items():
         for layer, features, vector in zip(total, phi, store.vector(name), strict=True):
             w = vector.to(features.device, torch.float32).unsqueeze(0)
-            layer += alpha * features.float().norm() / w.norm().clamp_min(1e-12) * w
+            layer += store.info.gain * alpha * features.float().norm() / w.norm().clamp_min(1e-12) * w
     return total[0], total[1], total[2]
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dfi_server import attributes, faces, lfw, vgg
+from dfi_server import attributes, faces, lfw, reconstruct, vgg
 from dfi_server.errors import DFIError, ErrorCode
 
 Method = Literal["ridge", "mean"]
@@ -140,12 +140,15 @@ def build_lfw(
     limit: int | None = None,
     keep: Callable[[str], bool] = lambda key: True,
     rank: int | None = None,
+    iterations: int = reconstruct.ITERATIONS,
+    gain: float = 1.0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[attributes.Store, BuildReport]:
     """Build the store in `folder` from LFW in one pass and put it in place when it is complete.
 
     `limit`: the first so many photos only. `keep`: which photo keys ("Aaron_Eckhart_0001") to use, so that an
     evaluation can hold people out. `rank`: of compressed vectors (see low_rank); None: they are kept whole.
+    `iterations`, `gain`: see StoreInfo.
     `progress`: called with photos done and photos expected.
     Raises DFIError(BAD_DATA | BAD_WEIGHTS | NO_SPACE | BAD_REQUEST).
     """
@@ -193,6 +196,8 @@ def build_lfw(
         frame_size=lfw.FRAME_SIZE,
         landmarks=tuple((float(x), float(y)) for x, y in np.median(landmarks, axis=0)),
         rank=rank,
+        iterations=iterations,
+        gain=gain,
     )
     store = attributes.write_store(folder, info, weights, vectors)
     report = BuildReport(sums.photos, counts["orphan"], len(table.rows) - counts["met"], counts["unreadable"])

@@ -90,7 +90,7 @@ class Editor:
         `face`: "largest", "all", or a number from 1 in the order of `faces`.
         `box`: x, y, width, height: only faces in it are edited, and nothing outside it. Where no face is found in it,
         the box itself is taken for one, brow to chin and ear to ear.
-        `iterations`: of L-BFGS for each face, 1 to MAX_ITERATIONS; None: reconstruct.ITERATIONS, or PREVIEW_ITERATIONS
+        `iterations`: of L-BFGS for each face, 1 to MAX_ITERATIONS; None: the store's own, or PREVIEW_ITERATIONS
         for a `preview`.
         `cancelled` is asked between iterations. Raises DFIError: BAD_IMAGE, TOO_LARGE, BAD_BOX, NO_FACE, BAD_ALPHA,
         UNKNOWN_ATTRIBUTE, BAD_REQUEST, CANCELLED, OUT_OF_MEMORY.
@@ -118,7 +118,7 @@ class Editor:
         The strongest is solved first. Each of the others starts from the one before where both ask for the same, more
         or less of it, and then takes a fraction of the iterations.
         """
-        count = reconstruct.ITERATIONS if iterations is None else iterations
+        count = self.store.info.iterations if iterations is None else iterations
         if not 1 <= count <= MAX_ITERATIONS:
             raise DFIError(ErrorCode.BAD_REQUEST, f"Iterations must be from 1 to {MAX_ITERATIONS}, not {count}.")
         for alphas in settings:
