@@ -64,7 +64,6 @@ def test_the_same_seed_gives_the_same_network(jpegs: list[bytes]) -> None:
 def test_one_command_makes_a_store_and_its_card_and_trains_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("matplotlib")
     archive, table = write_tiny_lfw(tmp_path, faces=24)
     save_file(tiny_weights(), tmp_path / "vgg19.safetensors")
     output = tmp_path / "starter"
