@@ -18,7 +18,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 torch_cpu_index=https://download.pytorch.org/whl/cpu
 check_network="Check the connection to https://pypi.org, then run ./install.sh again."
 sample=$here/dfi_server/sample/astronaut.jpg
-sample_edit=eyeglasses=0.4 # she smiles already
+sample_edit=eyeglasses=0.5 # she smiles already
 
 stop() {
     printf '\ninstall.sh: %s\n' "$*" >&2

@@ -111,7 +111,8 @@ class Sums:
         to_standard /= deviation[varies, None]
         if self.method == "ridge":
             gram = to_standard @ self.gram @ to_standard.T + RIDGE * torch.eye(len(kept), dtype=torch.float64)
-            solver = torch.stack([_ridge_row(gram, to_standard, kept, name) for name in kept])
+            rows = [_ridge_row(gram, to_standard, kept, name) for name in kept]
+            solver = torch.stack(rows) if rows else to_standard
         else:
             # difference of means = covariance with the 0/1 column / its variance
             solver = to_standard / (count * deviation[varies, None])

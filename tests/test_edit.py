@@ -238,7 +238,8 @@ def test_a_store_that_cannot_be_used_is_refused(
 ) -> None:
     vectors = tiny_home / "stores" / "tiny" / "vectors.safetensors"
     monkeypatch.setenv("DFI_HOME", str(tmp_path))
-    assert "dfi setup" in refusal(Editor, ErrorCode.NO_STORE)
+    assert "dfi setup" in refusal(lambda: Editor("lfw"), ErrorCode.NO_STORE)
+    assert Editor().store.is_starter
     folder = tmp_path / "stores" / paths.FULL_STORE
     folder.mkdir(parents=True)
     refusal(Editor, ErrorCode.BAD_STORE)

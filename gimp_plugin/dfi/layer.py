@@ -136,14 +136,16 @@ class Source:
         self._paint(new, at, pixels, mask)
         _, left, top = self._layer.get_offsets()
         new.set_offsets(left + at.x, top + at.y)
+        how = {"source": self._layer.get_tattoo(), "attribute": attribute, "face": face}
+        # Before it is in the image, and undoable: any other persistent parasite empties GIMP's undo history.
+        flags = Gimp.PARASITE_PERSISTENT | Gimp.PARASITE_UNDOABLE
+        new.attach_parasite(Gimp.Parasite.new(_PARASITE, flags, json.dumps(how).encode()))
 
         self._image.undo_group_start()
         try:
             position = self._image.get_item_position(self._layer)
             if not self._image.insert_layer(new, self._layer.get_parent(), position):
                 raise UserError(f"GIMP accepts no new layer here: {Gimp.get_pdb().get_last_error()}")
-            how = {"source": self._layer.get_tattoo(), "attribute": attribute, "face": face}
-            new.attach_parasite(Gimp.Parasite.new(_PARASITE, Gimp.PARASITE_PERSISTENT, json.dumps(how).encode()))
             if instead_of and instead_of.is_valid():
                 instead_of.set_visible(False)
             self._image.set_selected_layers([self._layer])
