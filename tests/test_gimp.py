@@ -373,9 +373,16 @@ def test_server_that_does_not_start(gimp: Gimp, apply: Apply) -> None:
     assert_refused(apply(), "The server could not start: no disk left")
 
 
-def test_store_that_is_missing(gimp: Gimp, apply: Apply, tmp_path: Path) -> None:
+def test_without_a_store_the_starter_edits(gimp: Gimp, apply: Apply, tmp_path: Path) -> None:
     gimp.server(free_endpoint(), home=tmp_path)
-    assert_refused(apply(), "dfi setup")
+    assert_added(apply(), "Smiling 0.4")
+
+
+def test_damaged_store(gimp: Gimp, apply: Apply, tmp_path: Path) -> None:
+    """It is not passed over for the starter: the user is told to build it again."""
+    (tmp_path / "stores" / "lfw").mkdir(parents=True)
+    gimp.server(free_endpoint(), home=tmp_path)
+    assert_refused(apply(), "run 'dfi setup'")
 
 
 def test_starts_the_server(gimp: Gimp, apply: Apply, _tiny_built: Path) -> None:
