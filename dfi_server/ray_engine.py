@@ -1,6 +1,6 @@
 """Edits and vector building spread over a Ray cluster, through edit.py and build.py as they are.
 
-The cluster is the one that RAY_ADDRESS names, else one that `ray start` began on this machine, else one of this
+The cluster is the one that RAY_ADDRESS names ("auto": the one that `ray start` began on this machine), else one of this
 machine's own cores for as long as the command runs. Photos, faces and sums travel through Ray's object store: the
 machines need no common folder, but this program in the same version and, for edits, the same store of vectors.
 A task takes a core, or a GPU where the cluster has any. One that is lost with its machine is run again by Ray.
@@ -18,14 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from dfi_server import __version__, attributes, batch, build
-from dfi_server.edit import Editor
 from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.messages import Error, FaceChoice
-from dfi_server.photo import Patch, Pixels
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray's next version; without it, it warns
@@ -35,9 +28,18 @@ try:
 except ImportError as error:
     raise DFIError(ErrorCode.BAD_REQUEST, "Ray is not installed here: pip install 'dfi-server[ray]'.") from error
 
+import torch
+from torch import Tensor
+
+from dfi_server import __version__, attributes, batch, build
+from dfi_server.edit import Editor
+from dfi_server.messages import Error, FaceChoice
+from dfi_server.photo import Patch, Pixels
+
 _SHARD = 256  # photos whose sums one task makes; with VGG-19's features they are 0.3 GB
 _TASK_BYTES = 1.5 * 1024**3  # of memory for a task: so many features and sums, or the solver
 _POLL_SECONDS = 0.2
+_CONNECT_SECONDS = 5.0
 
 _Model = tuple[str, attributes.StoreInfo]  # this program's version, and the store
 
@@ -45,12 +47,16 @@ _Model = tuple[str, attributes.StoreInfo]  # this program's version, and the sto
 @contextlib.contextmanager
 def connected() -> Iterator[None]:
     """Within it there is a cluster. Raises DFIError(UNREACHABLE)."""
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:  # the network's, its own, those of a wrong address: there is no common class
-        where = os.environ.get("RAY_ADDRESS", "of this machine")
+        if port.isdecimal():  # Ray itself would try for a quarter of an hour
+            socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # the network's, Ray's own, those of a wrong address: they share no class
         raise DFIError(
-            ErrorCode.UNREACHABLE, f"The Ray cluster {where} cannot be used ({_first_line(error)})."
+            ErrorCode.UNREACHABLE,
+            f"The Ray cluster '{address}' cannot be used ({_first_line(error)}): start it, or correct RAY_ADDRESS.",
         ) from error
     try:
         yield

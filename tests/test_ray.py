@@ -34,7 +34,6 @@ def cluster(_tiny_built: Path) -> Iterator[Cluster]:
     folder = tempfile.mkdtemp(prefix="ray")  # not pytest's: the paths of sockets must be short
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DFI_HOME", str(_tiny_built))
-        patch.setenv("RAY_raylet_start_wait_time_s", "120")
         cluster = Cluster(initialize_head=True, head_node_args=MACHINE | {"num_cpus": 0, "temp_dir": folder})
         try:
             patch.setenv("RAY_ADDRESS", cluster.address)
@@ -54,31 +53,48 @@ def second(cluster: Cluster) -> Iterator[Any]:
         cluster.remove_node(node)
 
 
+def at_work(node: Any, task: str) -> bool:
+    """Whether it runs on that machine now: Ray gives a process its task's name."""
+    (raylet,) = node.all_processes["raylet"]
+    for process in Path("/proc").glob("[0-9]*"):
+        parent = read(process / "stat").rpartition(b")")[2].split()[1:2]
+        if parent == [b"%d" % raylet.process.pid] and task.encode() in read(process / "cmdline"):
+            return True
+    return False
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended
+        return b""
+
+
 def test_edits_survive_a_killed_machine(
     cluster: Cluster, second: Any, tmp_path: Path, face: np.ndarray, dfi: Run
 ) -> None:
     source, target = tmp_path / "in", tmp_path / "out"
     (source / "trip").mkdir(parents=True)
-    for number in range(11):
+    for number in range(8):
         Image.fromarray(np.roll(face, number, axis=1)).save(source / "trip" / f"{number}.png")
     Image.new("RGB", (300, 180), "gray").save(source / "empty.png")
     killed = []
 
     def kill() -> None:
-        while len(list(target.rglob("*.png"))) < 3:
-            time.sleep(0.02)
+        while len(list(target.rglob("*.png"))) < 3 or not at_work(second, "_edit"):
+            time.sleep(0.01)
         cluster.remove_node(second, allow_graceful=False)
         killed.append(len(list(target.rglob("*.png"))))
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    done = dfi("batch", source, target, "--set", "smiling=0.4", "--iterations", "60", "--engine", "ray", timeout=120)
+    done = dfi("batch", source, target, "--set", "smiling=0.4", "--iterations", "20", "--engine", "ray", timeout=120)
     killer.join(1)
     assert done.returncode == 0, done.stderr
-    assert 3 <= killed[0] < 11
-    assert "11 edited, 1 skipped, 0 failed; 0 were done before" in done.stdout
+    assert 3 <= killed[0] < 8
+    assert "8 edited, 1 skipped, 0 failed; 0 were done before" in done.stdout
     report = [json.loads(line) for line in (target / batch.REPORT).read_text().splitlines()]
-    expected = {f"trip/{number}.png": "edited" for number in range(11)} | {"empty.png": "skipped"}
+    expected = {f"trip/{number}.png": "edited" for number in range(8)} | {"empty.png": "skipped"}
     assert len(report) == len(expected)
     assert {line["file"]: line["status"] for line in report} == expected
     assert all(np.asarray(Image.open(path)).shape == face.shape for path in target.rglob("*.png"))
@@ -163,20 +179,11 @@ def test_setup_on_a_cluster_of_its_own_leaves_nothing_running(
             assert torch.allclose(one, other, rtol=2**-9, atol=2**-12)  # float16 in units of their root mean square
 
 
-def read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:  # it has ended
-        return b""
-
-
 def test_no_cluster_and_no_ray_are_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_gcs_rpc_server_connect_timeout_s", "1")
-        done = run_dfi("setup", "--engine", "ray", home=tmp_path)
+    done = run_dfi("setup", "--engine", "ray", home=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("dfi: The Ray cluster 127.0.0.1:1 cannot be used")
+    assert done.stderr.splitlines()[-1].startswith("dfi: The Ray cluster '127.0.0.1:1' cannot be used")
     without = "import sys; sys.modules['ray'] = None; from dfi_server.cli import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run(
         [sys.executable, "-c", without, "setup", "--engine", "ray"],
