@@ -37,7 +37,7 @@ from dfi_server.messages import Error, FaceChoice
 from dfi_server.photo import Patch, Pixels
 
 _SHARD = 256  # photos whose sums one task makes; with VGG-19's features they are 0.3 GB
-_TASK_BYTES = 1.5 * 1024**3  # of memory for a task: so many features and sums, or the solver
+_TASK_BYTES = 2 * 1024**3  # of memory for a task: VGG-19, the features of a batch and the sums have 1.9 GB
 _POLL_SECONDS = 0.2
 _CONNECT_SECONDS = 5.0
 
@@ -70,7 +70,7 @@ def slots(device: str = "auto") -> int:
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     count = sum(int(min(machine.get(name, 0) // amount for name, amount in needs.items())) for machine in machines)
     if not count:
-        wanted = ", ".join(f"{name} {amount:g}" for name, amount in needs.items())
+        wanted = f"a core, {_TASK_BYTES / 1024**3:g} GB of memory" + " and a GPU" * ("GPU" in needs)
         raise DFIError(ErrorCode.BAD_REQUEST, f"No machine of the Ray cluster has what a task needs: {wanted}.")
     return count
 

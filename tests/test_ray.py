@@ -24,7 +24,7 @@ from dfi_server import attributes, batch, build, lfw, ray_engine
 from dfi_server.errors import ErrorCode
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-MACHINE = {"num_cpus": 1, "memory": 2 * 1024**3, "object_store_memory": 100 * 1024**2, "include_dashboard": False}
+MACHINE = {"num_cpus": 1, "memory": 3 * 1024**3, "object_store_memory": 100 * 1024**2, "include_dashboard": False}
 FACES, SHARD = 96, 8
 
 
