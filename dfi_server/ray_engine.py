@@ -37,7 +37,7 @@ from dfi_server.messages import Error, FaceChoice
 from dfi_server.photo import Patch, Pixels
 
 _SHARD = 256  # photos whose sums one task makes; with VGG-19's features they are 0.3 GB
-_TASK_BYTES = 2 * 1024**3  # of memory for a task: VGG-19, the features of a batch and the sums have 1.9 GB
+_TASK_BYTES = 2.0 * 1024**3  # of memory for a task: VGG-19, the features of a batch and the sums have 1.9 GB
 _POLL_SECONDS = 0.2
 _CONNECT_SECONDS = 5.0
 
@@ -129,7 +129,7 @@ def _device(device: str) -> str:
 
 
 def _needs(device: str) -> dict[str, float]:
-    return {"CPU": 1, "memory": _TASK_BYTES} | ({"GPU": 1} if _device(device) == "cuda" else {})
+    return {"CPU": 1.0, "memory": _TASK_BYTES} | ({"GPU": 1.0} if _device(device) == "cuda" else {})
 
 
 def _task(function: Callable[..., object], device: str) -> Any:
