@@ -48,6 +48,7 @@ def cluster(_tiny_built: Path) -> Iterator[Cluster]:
 def second(cluster: Cluster) -> Iterator[Any]:
     """Another machine with one core."""
     node = cluster.add_node(**MACHINE)
+    cluster.wait_for_nodes()  # until one that was killed before is known to be dead as well
     yield node
     if node in cluster.worker_nodes:
         cluster.remove_node(node)
@@ -117,6 +118,7 @@ def test_sums_survive_a_killed_machine(
     with ray_engine.connected():
         assert ray_engine.slots() == 2
         killed = ray_engine.accumulate(iter(rows), TINY_ATTRIBUTES, tiny_weights(), device="cpu", progress=kill)
+        cluster.wait_for_nodes()
         assert ray_engine.slots() == 1
         alone = ray_engine.accumulate(iter(rows), TINY_ATTRIBUTES, tiny_weights(), device="cpu")
     assert done == list(range(SHARD, FACES + 1, SHARD))
