@@ -160,6 +160,7 @@ def test_setup_on_a_cluster_of_its_own_leaves_nothing_running(
     """The command as a user has it, without a cluster: the same store as without Ray."""
     folder = tempfile.mkdtemp(prefix="ray")
     monkeypatch.setenv("RAY_TMPDIR", folder)
+    monkeypatch.setenv("HOME", str(tmp_path))  # where Ray puts its token
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     archive, table = write_tiny_lfw(tmp_path)
     save_file(tiny_weights(), tmp_path / "weights.safetensors")
@@ -167,6 +168,7 @@ def test_setup_on_a_cluster_of_its_own_leaves_nothing_running(
     done = run_dfi("setup", *files, "--engine", "ray", "--device", "cpu", home=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "6 attribute vectors" in done.stdout
+    assert (tmp_path / ".ray" / "auth_token").exists()  # nobody else gets in
     assert not done.stderr or "photo" in done.stderr.splitlines()[-1]
     marks = [f"RAY_TMPDIR={folder}".encode() in read(path) for path in Path("/proc").glob("[0-9]*/environ")]
     assert marks.count(True) == (f"RAY_TMPDIR={folder}".encode() in read(Path("/proc/self/environ")))
