@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -99,6 +99,22 @@ class Sums:
         for total, layer in zip(self.cross, features, strict=True):
             total.addmm_(design.T, layer.float().flatten(1))
 
+    def merge(self, other: "Sums") -> None:
+        """Take in what another one of the same names and method has accumulated over other photos."""
+        if not self.cross:
+            self.shapes = other.shapes
+            self.cross = [torch.zeros_like(total, device=self.device) for total in other.cross]
+        self.photos += other.photos
+        self.gram += other.gram
+        for total, part in zip(self.cross, other.cross, strict=True):
+            total += part.to(self.device)
+
+    def on_cpu(self) -> "Sums":
+        """The same, moved to the CPU's memory."""
+        self.device = torch.device("cpu")
+        self.cross = [total.to(self.device) for total in self.cross]
+        return self
+
     def vectors(self) -> dict[str, vgg.Features]:
         """Attribute -> vector. An attribute that never varies over the faces is left out."""
         count = self.gram[0, 0]
@@ -130,6 +146,21 @@ def _ridge_row(gram: Tensor, to_standard: Tensor, names: list[str], name: str) -
     return row
 
 
+class Accumulate(Protocol):
+    """Every face through the network once: `accumulate` here, or its counterpart on a cluster in ray_engine.py."""
+
+    def __call__(
+        self,
+        rows: Iterator[FaceRow],
+        names: tuple[str, ...],
+        weights: dict[str, Tensor],
+        *,
+        method: Method,
+        device: str,
+        progress: Callable[[int], None],
+    ) -> Sums: ...
+
+
 def build_lfw(
     folder: Path,
     weights: dict[str, Tensor],
@@ -143,13 +174,14 @@ def build_lfw(
     rank: int | None = None,
     iterations: int = reconstruct.ITERATIONS,
     gain: float = 1.0,
+    engine: Accumulate | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[attributes.Store, BuildReport]:
     """Build the store in `folder` from LFW in one pass and put it in place when it is complete.
 
     `limit`: the first so many photos only. `keep`: which photo keys ("Aaron_Eckhart_0001") to use, so that an
     evaluation can hold people out. `rank`: of compressed vectors (see low_rank); None: they are kept whole.
-    `iterations`, `gain`: see StoreInfo.
+    `iterations`, `gain`: see StoreInfo. `engine`: what runs the network over the faces; None: `accumulate`.
     `progress`: called with photos done and photos expected.
     Raises DFIError(BAD_DATA | BAD_WEIGHTS | NO_SPACE | BAD_REQUEST).
     """
@@ -175,9 +207,8 @@ def build_lfw(
                     landmarks.append(faces.lfw_landmarks(photo))
                 yield FaceRow(key, lfw.to_frame(photo), table.rows[key])
 
-    sums = accumulate(
-        rows(), table.names, weights, method=method, device=device, progress=lambda n: progress(n, expected)
-    )
+    engine = engine or accumulate
+    sums = engine(rows(), table.names, weights, method=method, device=device, progress=lambda n: progress(n, expected))
     if sums.photos < 2:
         raise DFIError(
             ErrorCode.BAD_DATA,
@@ -221,7 +252,7 @@ def accumulate(
     forward = _FORWARD_CUDA if place.type == "cuda" else _FORWARD
     layers: list[Tensor] = []  # one batch of features, float32
     with torch.inference_mode():
-        for batch in _prefetch(_batches(rows, _BATCH)):
+        for batch in _prefetch(batches(rows, _BATCH)):
             images = torch.from_numpy(np.stack([row.frame for row in batch])).to(place).permute(0, 3, 1, 2) / 255
             for start in range(0, len(batch), forward):
                 part = network(images[start : start + forward])
@@ -241,7 +272,8 @@ def _batch_like(features: Tensor) -> Tensor:
     return torch.empty(shape, device=features.device, memory_format=torch.channels_last)
 
 
-def _batches(rows: Iterator[FaceRow], size: int) -> Iterator[list[FaceRow]]:
+def batches(rows: Iterator[FaceRow], size: int) -> Iterator[list[FaceRow]]:
+    """The rows in lists of `size`; the last may be shorter."""
     batch: list[FaceRow] = []
     for row in rows:
         batch.append(row)
@@ -252,8 +284,8 @@ def _batches(rows: Iterator[FaceRow], size: int) -> Iterator[list[FaceRow]]:
         yield batch
 
 
-def _prefetch(batches: Iterator[list[FaceRow]]) -> Iterator[list[FaceRow]]:
-    """Draw from `batches` in a thread, two ahead; an exception there is raised here."""
+def _prefetch(drawn: Iterator[list[FaceRow]]) -> Iterator[list[FaceRow]]:
+    """Draw in a thread, two ahead; an exception there is raised here."""
     ready: queue.Queue[list[FaceRow] | BaseException | None] = queue.Queue(maxsize=2)
     stopped = threading.Event()
 
@@ -266,7 +298,7 @@ def _prefetch(batches: Iterator[list[FaceRow]]) -> Iterator[list[FaceRow]]:
 
     def fill() -> None:
         try:
-            for batch in batches:
+            for batch in drawn:
                 put(batch)
                 if stopped.is_set():
                     return

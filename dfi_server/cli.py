@@ -31,6 +31,8 @@ from dfi_server import __version__, lfw, paths, protocol
 from dfi_server.errors import DFIError, ErrorCode
 
 if TYPE_CHECKING:
+    from dfi_server.batch import Edit, Job, Plan
+    from dfi_server.build import Accumulate
     from dfi_server.edit import Editor
     from dfi_server.messages import FaceChoice
     from dfi_server.photo import Patch, Pixels
@@ -67,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         "--method", choices=("ridge", "mean"), default="ridge", help="how vectors are made (default: ridge)"
     )
     setup.add_argument("--limit", type=_positive, metavar="N", help="use the first N photos only")
+    _add_engine(setup)
     _add_device(setup)
     setup.set_defaults(run=_setup)
 
@@ -89,8 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_set(batch)
     batch.add_argument("--face", type=_face, default="largest", metavar="N|largest|all", help="see 'dfi faces'")
     batch.add_argument("--iterations", type=_positive, metavar="N", help="of L-BFGS")
-    batch.add_argument("--jobs", type=_positive, default=3, metavar="N", help="photos under way at once (default: 3)")
+    batch.add_argument("--jobs", type=_positive, metavar="N", help="photos under way at once (default: enough)")
     batch.add_argument("--server", metavar="ENDPOINT", help="a running server; without it, one is started if need be")
+    _add_engine(batch)
     batch.set_defaults(run=_batch)
 
     found = commands.add_parser("faces", help="find the faces in a photo")
@@ -132,6 +136,15 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="NAME=ALPHA",
         help="an attribute and its strength: 0.1 to 0.5 adds it, negative takes it away; may be repeated",
+    )
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: on a Ray cluster, the one named by RAY_ADDRESS or one of this machine's cores (default: local)",
     )
 
 
@@ -203,6 +216,16 @@ def _alpha(name: str, text: str) -> float:
 
 
 def _setup(options: argparse.Namespace) -> None:
+    if options.engine == "ray":
+        from dfi_server import ray_engine
+
+        with ray_engine.connected():
+            _build(options, ray_engine.accumulate)
+    else:
+        _build(options, None)
+
+
+def _build(options: argparse.Namespace, engine: "Accumulate | None") -> None:
     from dfi_server import build, vgg
 
     weights = vgg.read_weights(options.vgg19) if options.vgg19 else vgg.download_weights()
@@ -222,6 +245,7 @@ def _setup(options: argparse.Namespace) -> None:
             method=options.method,
             device=options.device,
             limit=options.limit,
+            engine=engine,
             progress=progress,
         )
     print(
@@ -309,31 +333,61 @@ def _edit_by_server(pixels: "Pixels", alphas: dict[str, float], options: argpars
 
 def _batch(options: argparse.Namespace) -> None:
     from dfi_server import batch
-    from dfi_server.client import start_server
 
     job = batch.Job(options.input, options.output, parse_alphas(options.set), options.face, options.iterations)
+    plan = batch.plan(job)
+    if plan.differing:  # said at once, not only after hours
+        print(f"dfi: {_differing(job, plan)}", file=sys.stderr)
+    if options.engine == "ray":
+        if options.server:
+            raise DFIError(ErrorCode.BAD_REQUEST, "--server and --engine ray exclude each other: leave one out.")
+        from dfi_server import ray_engine
+
+        with ray_engine.connected():
+            _run_batch(job, plan, ray_engine.editing(), options.jobs or 2 * ray_engine.slots())
+        return
+    from dfi_server.client import Client, start_server
+
     endpoint = options.server or protocol.DEFAULT_ENDPOINT
     command = [sys.executable, "-m", "dfi_server.cli", "serve", "--endpoint", endpoint]
 
     def start() -> None:
-        if not options.server:
+        if options.server:
+            with Client(endpoint) as client:
+                client.hello()
+        else:
             start_server(command, endpoint, log=paths.home() / "server.log")
 
     start()
-    with tqdm(desc="photos", unit="photo", disable=None) as bar:
+    _run_batch(job, plan, batch.by_server(endpoint, restart=start), options.jobs or batch.IN_FLIGHT)
 
-        def progress(outcome: batch.Outcome | None, total: int) -> None:
-            bar.total = total
+
+def _run_batch(job: "Job", plan: "Plan", edit: "Edit", in_flight: int) -> None:
+    from dfi_server import batch
+
+    found = len(plan.todo) + len(plan.done)
+    with tqdm(desc="photos", unit="photo", total=found, initial=len(plan.done), disable=None, smoothing=0.05) as bar:
+
+        def progress(outcome: batch.Outcome) -> None:
             bar.update()
-            if outcome and outcome.why:
+            if outcome.why:
                 bar.write(f"{outcome.file}: {outcome.why}", file=sys.stderr)
 
-        outcomes = batch.run(job, endpoint, in_flight=options.jobs, restart=start, progress=progress)
+        outcomes = batch.run(job, plan.todo, edit, in_flight=in_flight, progress=progress)
     count = {status: sum(each.status == status for each in outcomes) for status in ("edited", "skipped", "failed")}
     told = ", ".join(f"{number} {status}" for status, number in count.items())
-    print(f"{options.output}: {told}; {len(batch.photos(job)) - len(outcomes)} were there already")
+    print(f"{job.target}: {told}; {len(plan.done)} were done before")
     if count["failed"]:
-        raise DFIError(ErrorCode.BAD_DATA, f"{count['failed']} photos failed: see {options.output / batch.REPORT}.")
+        raise DFIError(ErrorCode.BAD_DATA, f"{count['failed']} photos failed: see {job.target / batch.REPORT}.")
+    if plan.differing:
+        raise DFIError(ErrorCode.BAD_DATA, _differing(job, plan))
+
+
+def _differing(job: "Job", plan: "Plan") -> str:
+    return (
+        f"{len(plan.differing)} photos in {job.target} were made with other settings, and are left as they are: "
+        "delete them, or name another folder, to have them made with these."
+    )
 
 
 def _strip(options: argparse.Namespace) -> None:

@@ -19,6 +19,9 @@ from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.messages import MAX_PIXELS
 from dfi_server.photo import Photo, to_depth, to_image
 
+PART = ".part"
+"""How the names of files end that `write_whole` has not finished: ".photo.png.k3j_x9ab.part"."""
+
 logging.getLogger("pyvips").setLevel(logging.CRITICAL)  # what is wrong with a file is said in one sentence
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit would refuse photos that the rest of the program takes
 
@@ -248,7 +251,7 @@ def check_writable(path: Path) -> None:
 
 def write_whole(path: Path, save: Callable[[IO[bytes]], object]) -> None:
     """Let `save` write to a temporary file beside `path`, and put it in place only when it is complete."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
     try:
         with os.fdopen(handle, "wb") as file:
             save(file)
