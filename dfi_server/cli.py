@@ -26,12 +26,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from tqdm import tqdm
 
 # What imports torch takes seconds to import: each command takes what it needs. `dfi serve` binds at once, and torch
-# comes with the model, in the worker's thread.
+# comes with the model, in the worker's process.
 from dfi_server import __version__, lfw, paths, protocol
 from dfi_server.errors import DFIError, ErrorCode
 
 if TYPE_CHECKING:
-    from dfi_server.edit import Editor
     from dfi_server.messages import FaceChoice
     from dfi_server.photo import Patch, Pixels
 
@@ -367,16 +366,10 @@ def _strip(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from dfi_server import server
+    from dfi_server import server, worker_process
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-
-    def load(store: str | None) -> "Editor":
-        from dfi_server.edit import Editor
-
-        return Editor(store, options.device)
-
-    server.serve(options.endpoint, lambda: load(options.store), lambda: load(paths.STARTER.name))
+    server.serve(options.endpoint, worker_process.commands(options.store, options.device))
 
 
 def _bench(options: argparse.Namespace) -> None:
