@@ -7,6 +7,7 @@ dfi edit          edit one photo
 dfi batch         edit a folder of photos
 dfi strip         one picture with an edit at several alphas
 dfi serve         the server that GIMP and other clients talk to
+dfi keygen        keys for a server that other machines may use
 dfi bench         how fast edits are here, against a plain implementation
 """
 
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     edit.add_argument("output", type=Path)
     _add_set(edit)
     edit.add_argument("--server", metavar="ENDPOINT", help="let a running server do it, e.g. tcp://127.0.0.1:5577")
+    edit.add_argument("--keys", type=Path, metavar="DIR", help="this client's keys, for --server (see 'dfi keygen')")
     _add_edit(edit)
     edit.set_defaults(run=_edit)
 
@@ -109,9 +111,21 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="the server that GIMP and other clients talk to")
     serve.add_argument("--endpoint", default=protocol.DEFAULT_ENDPOINT)
+    serve.add_argument("--keys", type=Path, metavar="DIR", help="answer only clients with keys (see 'dfi keygen')")
     _add_device(serve)
     _add_store(serve)
     serve.set_defaults(run=_serve)
+
+    keygen = commands.add_parser(
+        "keygen",
+        help="keys for a server that other machines may use",
+        description="Makes DIR/server, for 'dfi serve --keys', and DIR/NAME for each client, to be carried to its "
+        "machine: for 'dfi edit --keys', or the environment variable DFI_KEYS. To shut a client out, delete "
+        "DIR/server/clients/NAME.key and start the server again.",
+    )
+    keygen.add_argument("folder", type=Path, metavar="DIR")
+    keygen.add_argument("clients", nargs="*", default=["client"], metavar="NAME", help="of a client (default: client)")
+    keygen.set_defaults(run=_keygen)
 
     bench = commands.add_parser("bench", help="how fast edits are here, against a plain implementation")
     bench.add_argument("--faces", type=_positive, default=8, metavar="N", help="how many (default: 8)")
@@ -293,7 +307,7 @@ def _edit_by_server(pixels: "Pixels", alphas: dict[str, float], options: argpars
     from dfi_server import remote
     from dfi_server.client import Client
 
-    with Client(options.server) as client, _iteration_bar() as bar:
+    with Client(options.server, keys=options.keys) as client, _iteration_bar() as bar:
         patch, result = remote.edit(
             client,
             pixels,
@@ -369,7 +383,14 @@ def _serve(options: argparse.Namespace) -> None:
     from dfi_server import server, worker_process
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    server.serve(options.endpoint, worker_process.commands(options.store, options.device))
+    server.serve(options.endpoint, worker_process.commands(options.store, options.device), options.keys)
+
+
+def _keygen(options: argparse.Namespace) -> None:
+    from dfi_server import keys
+
+    for folder in keys.generate(options.folder, options.clients):
+        print(folder)
 
 
 def _bench(options: argparse.Namespace) -> None:

@@ -12,12 +12,15 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import zmq
+from zmq.auth.thread import ThreadAuthenticator
 
 from dfi_server import __version__
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.jobs import Job, JobTable
+from dfi_server.keys import authenticate
 from dfi_server.messages import (
     Accepted,
     Attributes,
@@ -51,22 +54,28 @@ log = logging.getLogger(__name__)
 class Server:
     """Binds the endpoint when made; run() serves until stop(). `endpoint` is the address actually bound.
 
-    Raises DFIError: bad_request for an address that is not this machine's own, busy if the port is taken.
+    keys: the server's folder of `dfi keygen`: only clients whose keys are in there get an answer, and they may be on
+    other machines. Raises DFIError: bad_request for keys that are not there, or without any for an address that is not
+    this machine's own; busy if the port is taken.
     """
 
-    def __init__(self, endpoint: str, commands: Sequence[Command]) -> None:
-        endpoint = check_endpoint(endpoint, bind=True)
+    def __init__(self, endpoint: str, commands: Sequence[Command], keys: Path | None = None) -> None:
+        endpoint = check_endpoint(endpoint, bind=True, encrypted=keys is not None)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
         self._router.ipv6 = "[" in endpoint
         self._router.router_mandatory = True  # sending to a client that is gone is an error, not silence
         self._router.maxmsgsize = MAX_FRAME_BYTES
         self._router.linger = 1000
+        self._authenticator: ThreadAuthenticator | None = None
         try:
+            self._authenticator = authenticate(self._router, keys) if keys else None
             self._router.bind(endpoint)
-        except zmq.ZMQError as error:
+        except (zmq.ZMQError, DFIError) as error:
+            if self._authenticator:
+                self._authenticator.stop()
             self._context.destroy(linger=0)
-            raise _bind_error(endpoint, error) from None
+            raise _bind_error(endpoint, error) if isinstance(error, zmq.ZMQError) else error from None
         self.endpoint = self._router.get_string(zmq.LAST_ENDPOINT)
         self._bell = self._context.socket(zmq.PULL)
         self._bell.linger = 0
@@ -117,6 +126,8 @@ class Server:
         self._bell.close()
         for worker in self._workers:
             worker.close()
+        if self._authenticator:
+            self._authenticator.stop()
         self._context.term()
         log.info("Stopped")
 
@@ -310,12 +321,12 @@ def _bind_error(endpoint: str, error: zmq.ZMQError) -> DFIError:
     return DFIError(ErrorCode.BAD_REQUEST, f"Cannot listen at {endpoint}: {error.strerror}. Choose another port.")
 
 
-def serve(endpoint: str, commands: Sequence[Command]) -> None:
+def serve(endpoint: str, commands: Sequence[Command], keys: Path | None = None) -> None:
     """Serve until SIGINT or SIGTERM, then stop cleanly and return. Call it from the main thread.
 
-    `commands`: the workers to start (see worker_process.commands). Raises what Server raises.
+    `commands`: the workers to start (see worker_process.commands). `keys` and what is raised: see Server.
     """
-    server = Server(endpoint, commands)
+    server = Server(endpoint, commands, keys)
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def on_signal(number: int, frame: object) -> None:

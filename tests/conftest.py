@@ -22,9 +22,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from servers import Slow, serving
 
 from dfi_server import build, lfw, paths, photo_file, vgg
 from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.server import Server
 
 TINY_ATTRIBUTES = ("smiling", "eyeglasses", "senior", "mustache", "mouth_wide_open", "5_o_clock_shadow")
 LFW_LIMIT = 300
@@ -208,3 +210,14 @@ def lfw_photo(data_dir: Path) -> Callable[[str], np.ndarray]:
         for name, jpeg in lfw.read_photos(data_dir / "lfw-deepfunneled.tgz")
         if name == key
     )
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Slow:
+    return Slow(tmp_path)
+
+
+@pytest.fixture
+def slow_server(slow: Slow) -> Iterator[Server]:
+    with serving(slow.command) as server:
+        yield server
