@@ -180,14 +180,19 @@ class WorkerProcess:
         if self.job and self._abandoned_at and time.monotonic() - self._abandoned_at > STUCK_SECONDS:
             log.error("A worker does not let go of a cancelled edit, and is ended.")
             self.kill()
-        if not self._lifeline_has_ended() and not self._monitor.poll(0):  # ZeroMQ hangs up where memory is short
-            return None
+        no_memory = False
+        if not self._lifeline_has_ended():
+            no_memory = bool(self._monitor.poll(0))  # ZeroMQ hangs up on a message that it has no memory for
+            if not no_memory:
+                return None
         self.kill()
         try:
             code = self._process.wait(0.1)
         except subprocess.TimeoutExpired:  # its memory is being given back
             return None
         self._let_go()
+        if no_memory:
+            return "it had no memory left for it"
         if code == -signal.SIGKILL:
             return "killed, as the system does when memory runs out"
         return f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"

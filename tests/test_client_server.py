@@ -358,6 +358,37 @@ def test_no_photo_is_kept_after_its_edit(slow: Slow, slow_server: Server) -> Non
 # Workers that die, hang, or are several
 
 
+def small_worker(kind: str) -> Command:
+    return Command([sys.executable, str(Path(__file__).with_name("small_worker.py")), kind], {})
+
+
+@pytest.mark.usefixtures("tiny_home")
+def test_a_photo_that_does_not_fit_into_memory_is_an_error_and_the_next_one_works(portrait: np.ndarray) -> None:
+    def edit(client: Client, times: int) -> int:
+        photo = np.repeat(np.repeat(portrait, times, axis=0), times, axis=1)
+        side = photo.shape[0]
+        return client.edit(EditRequest(side, side, 3, "uint8", {"smiling": 0.4}, iterations=1), photo.data).iterations
+
+    with serving(small_worker("300")) as server, Client(server.endpoint) as client:
+        assert edit(client, 1) == 1
+        codes = []
+        for times in (6, 10, 18):  # what is made of it does not fit, and at last not even the photo
+            try:
+                edit(client, times)
+            except DFIError as error:
+                assert "less of the photo" in error.message
+                codes.append(error.code)
+        assert codes and set(codes) <= {ErrorCode.OUT_OF_MEMORY, ErrorCode.INTERNAL}
+        assert edit(client, 1) == 1
+
+
+def test_what_does_not_fit_into_the_gpu_is_done_on_the_cpu(tiny_home: Path, face: np.ndarray) -> None:
+    with serving(small_worker("gpu")) as server, Client(server.endpoint) as client:
+        request = EditRequest(250, 250, 3, "uint8", {"smiling": 0.4}, iterations=2)
+        result = client.edit(request, face.data)
+    assert bytes(result.pixels) == pipeline.Editor().edit(face, {"smiling": 0.4}, iterations=2).patch.pixels.tobytes()
+
+
 @pytest.mark.usefixtures("silence_allowed")
 def test_a_killed_worker_is_replaced_and_only_its_job_fails(slow: Slow, slow_server: Server) -> None:
     with Raw(slow_server.endpoint) as one, Raw(slow_server.endpoint) as other:
