@@ -27,6 +27,7 @@ from servers import Slow, serving
 from dfi_server import build, lfw, paths, photo_file, vgg
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.server import Server
+from dfi_server.worker_process import Command, commands
 
 TINY_ATTRIBUTES = ("smiling", "eyeglasses", "senior", "mustache", "mouth_wide_open", "5_o_clock_shadow")
 LFW_LIMIT = 300
@@ -221,3 +222,16 @@ def slow(tmp_path: Path) -> Slow:
 def slow_server(slow: Slow) -> Iterator[Server]:
     with serving(slow.command) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def _real_server(_tiny_built: Path) -> Iterator[Server]:
+    (command,) = commands()
+    with serving(Command(command.arguments, {"DFI_HOME": str(_tiny_built)})) as server:
+        yield server
+
+
+@pytest.fixture
+def real_server(_real_server: Server, tiny_home: Path) -> Server:
+    """A server with the tiny store, which the test's own process uses as well."""
+    return _real_server

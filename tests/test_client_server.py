@@ -41,19 +41,6 @@ def silence_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dfi_server.server.CLIENT_SILENCE_SECONDS", 60.0)
 
 
-@pytest.fixture(scope="module")
-def _real_server(_tiny_built: Path) -> Iterator[Server]:
-    (command,) = commands()
-    with serving(Command(command.arguments, {"DFI_HOME": str(_tiny_built)})) as server:
-        yield server
-
-
-@pytest.fixture
-def real_server(_real_server: Server, tiny_home: Path) -> Server:
-    """A server with the tiny store, which the test's own process uses as well."""
-    return _real_server
-
-
 def as_format(photo: np.ndarray, dtype: str, channels: int) -> np.ndarray:
     photo = np.ascontiguousarray(photo[..., :channels])
     if dtype == "uint16":
