@@ -180,16 +180,19 @@ class WorkerProcess:
         if self.job and self._abandoned_at and time.monotonic() - self._abandoned_at > STUCK_SECONDS:
             log.error("A worker does not let go of a cancelled edit, and is ended.")
             self.kill()
-        no_memory = False
-        if not self._lifeline_has_ended():
-            no_memory = bool(self._monitor.poll(0))  # ZeroMQ hangs up on a message that it has no memory for
-            if not no_memory:
-                return None
-        self.kill()
-        try:
-            code = self._process.wait(0.1)
-        except subprocess.TimeoutExpired:  # its memory is being given back
+        hung_up = bool(self._monitor.poll(0))
+        if not hung_up and not self._lifeline_has_ended():
             return None
+        try:
+            code = self._process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            if not hung_up:  # its memory is being given back
+                return None
+            code = self._process.wait()  # it lives: ZeroMQ hangs up on a message that it has no memory for
+            no_memory = True
+        else:
+            no_memory = False
         self._let_go()
         if no_memory:
             return "it had no memory left for it"
