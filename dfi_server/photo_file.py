@@ -19,6 +19,9 @@ from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.messages import MAX_PIXELS
 from dfi_server.photo import Photo, to_depth, to_image
 
+pyvips.block_untrusted_set(
+    True
+)  # decoders that libvips itself would not trust with a stranger's file, as for SVG and PDF
 logging.getLogger("pyvips").setLevel(logging.CRITICAL)  # what is wrong with a file is said in one sentence
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit would refuse photos that the rest of the program takes
 

@@ -35,7 +35,8 @@ LFW_LIMIT = 300
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Quick tests first: a broken basis shows before the minutes that a real GIMP and real weights take."""
-    items.sort(key=lambda item: bool(item.get_closest_marker("data")) + 2 * bool(item.get_closest_marker("gimp")))
+    late = ("reliability", "data", "gimp")
+    items.sort(key=lambda item: sum(2**n for n, name in enumerate(late) if item.get_closest_marker(name)))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,6 +1,7 @@
 """Client and server together: the real editor for pixels, a controllable one where timing matters, real
 `dfi serve` processes where signals and death do."""
 
+import base64
 import contextlib
 import gc
 import os
@@ -705,6 +706,36 @@ def test_sigint_ends_an_idle_server_with_exit_code_0(light_server: tuple[subproc
     process, _ = light_server
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 0
+
+
+def test_the_log_holds_no_pixels(slow: Slow, tmp_path: Path) -> None:
+    """Whatever happens to an edit: it is done, fails as foreseen and not foreseen, is malformed, loses its worker."""
+    endpoint, photo = free_endpoint(), b"SECRETPIXELS"
+    code = f"""
+import logging, sys
+from dfi_server.server import serve
+from dfi_server.worker_process import Command
+logging.basicConfig(level=logging.DEBUG)
+serve({endpoint!r}, [Command({slow.command.arguments!r}, {{}})])
+"""
+    slow.go.set()
+    with (tmp_path / "log").open("wb") as log, subprocess.Popen([sys.executable, "-c", code], stderr=log) as process:
+        try:
+            eventually(lambda: client_state(endpoint) == ServerState.READY, 20)
+            with Client(endpoint) as client:
+                assert client.edit(SMALL, photo).pixels == photo
+                for failure in ("odd", "memory", "no face", "killed"):
+                    slow.fails.set(failure)
+                    failure_of(lambda: client.edit(SMALL, photo))
+            with Raw(endpoint) as raw:
+                raw.socket.send_multipart([b'{"protocol": 1, "type": "edit", "id": "a"}', photo])
+                raw.error()
+        finally:
+            process.terminate()
+    text = (tmp_path / "log").read_bytes()
+    assert b"odd tensor" in text and b"A worker ended" in text
+    for form in (photo, photo.hex().encode(), base64.b64encode(photo), str(list(photo[:3]))[1:-1].encode(), b"SECRET"):
+        assert form not in text
 
 
 def test_a_killed_server_is_noticed_during_an_edit(light_server: tuple[subprocess.Popen[bytes], str]) -> None:
