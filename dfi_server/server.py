@@ -44,7 +44,6 @@ from dfi_server.protocol import (
 from dfi_server.worker_process import Command, WorkerProcess, lost
 
 STALL_SECONDS = 1.0  # between two rounds of the loop, which waits for 0.2 s at most while there are edits
-RETRY_SECONDS = 1.0  # a failed load is tried again when somebody asks, at most this often
 _MAX_MESSAGES_A_ROUND = 100
 _BELL = "inproc://bell"
 
@@ -268,7 +267,7 @@ class Server:
     def _load_again(self) -> None:
         """Let a failed load be tried again, and a store that was rebuilt be noticed while nothing runs."""
         for worker in self._workers:
-            if worker.is_ready or (worker.failure and time.monotonic() - worker.failed_at > RETRY_SECONDS):
+            if worker.is_ready or worker.failure:
                 worker.load()
 
     def _info(self) -> ServerInfo:

@@ -25,6 +25,7 @@ from dfi_server.jobs import Job
 from dfi_server.messages import Attributes, Edit, Error, ServerInfo, ServerState
 from dfi_server.protocol import Message, MessageType, ProtocolError, decode_reply, encode
 
+LOAD_SECONDS = 1.0
 STUCK_SECONDS = 10.0  # a worker that does not let go of a cancelled job for so long is ended
 
 log = logging.getLogger(__name__)
@@ -40,13 +41,15 @@ class Command:
 
 def commands(store: str | None = None, device: str = "auto") -> list[Command]:
     """One worker for each GPU that CUDA would use, or one."""
-    arguments = [sys.executable, "-P", "-m", "dfi_server.worker", "--device", device]
+    arguments = [sys.executable, "-P", "-m", "dfi_server.worker", "--device", device]  # -P: nothing from this folder
     if store is not None:
         arguments += ["--store", store]
+    # the same program as the server's, even where another one is installed
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
     gpus = _gpus() if device in ("auto", "cuda") else []
     if len(gpus) < 2:
-        return [Command(arguments, {})]
-    return [Command(arguments, {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in gpus]
+        return [Command(arguments, {"PYTHONPATH": path})]
+    return [Command(arguments, {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": gpu}) for gpu in gpus]
 
 
 def _gpus() -> list[str]:
@@ -72,7 +75,7 @@ class WorkerProcess:
         self.info: ServerInfo | None = None
         self.attributes: tuple[str, ...] = ()
         self.failure: Error | None = None
-        self.failed_at = 0.0
+        self._failed_at = self._asked_at = 0.0
         self.job: Job | None = None
 
     @property
@@ -92,25 +95,28 @@ class WorkerProcess:
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self._lifeline, theirs = socket.socketpair()
         self._lifeline.setblocking(False)
-        # short enough for a socket's name, which TMPDIR may not be
-        self._folder = tempfile.mkdtemp(prefix="dfi-", dir="/tmp" if len(tempfile.gettempdir()) > 60 else None)
-        endpoint = f"ipc://{self._folder}/worker"
-        self._socket.bind(endpoint)
+        self._folder = ""
         try:
-            with theirs:
-                self._process = subprocess.Popen(
-                    [*self._command.arguments, endpoint],
-                    stdin=theirs.fileno(),
-                    env={**os.environ, **self._command.environment},
-                    process_group=0,  # Ctrl-C is the server's to answer
-                )
-        except OSError as error:
+            # short enough for a socket's name, which TMPDIR may not be
+            self._folder = tempfile.mkdtemp(prefix="dfi-", dir="/tmp" if len(tempfile.gettempdir()) > 60 else None)
+            self._socket.bind(endpoint := f"ipc://{self._folder}/worker")
+            self._process = subprocess.Popen(
+                [*self._command.arguments, endpoint],
+                stdin=theirs.fileno(),
+                env={**os.environ, **self._command.environment},
+                process_group=0,  # Ctrl-C is the server's to answer
+            )
+        except (OSError, zmq.ZMQError) as error:
             self._let_go()
-            self.fail(Error(ErrorCode.INTERNAL, f"The worker could not be started ({error}): free memory, or reboot."))
+            self.fail(
+                Error(ErrorCode.INTERNAL, f"The worker could not be started ({error}): free memory or disk space.")
+            )
+        finally:
+            theirs.close()
 
     def fail(self, failure: Error) -> None:
         """Take note of why there is no model."""
-        self.info, self.failure, self.failed_at = None, failure, time.monotonic()
+        self.info, self.failure, self._failed_at = None, failure, time.monotonic()
 
     def register(self, poller: zmq.Poller) -> None:
         """Have the poller look for what the worker says, and for its end."""
@@ -120,7 +126,10 @@ class WorkerProcess:
             poller.register(self._monitor, zmq.POLLIN)
 
     def load(self) -> None:
-        """Have a failed load tried again, and a store that was rebuilt be noticed."""
+        """Have a failed load tried again, and a store that was rebuilt be noticed; at most once in LOAD_SECONDS."""
+        if time.monotonic() - max(self._asked_at, self._failed_at) < LOAD_SECONDS:
+            return
+        self._asked_at = time.monotonic()
         self.failure = None
         if self.is_running:
             self._say(Message(MessageType.HELLO, "load"))

@@ -101,7 +101,7 @@ class Raw:
     def edit(self, id: str, first_pixel: int = 0) -> None:
         self.send(MessageType.EDIT, id, bytes([first_pixel]) + bytes(11))
 
-    def receive(self, seconds: float = 5.0) -> Message:
+    def receive(self, seconds: float = 20.0) -> Message:
         assert self.socket.poll(round(seconds * 1000)), "no reply"
         return protocol.decode_reply(self.socket.recv_multipart())
 
@@ -116,7 +116,7 @@ class Raw:
         return body
 
 
-def eventually(true: Callable[[], object], seconds: float = 5.0) -> None:
+def eventually(true: Callable[[], object], seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it did not happen"
