@@ -276,6 +276,8 @@ def _edit(options: argparse.Namespace) -> None:
     from dfi_server import colour, photo, photo_file
 
     alphas = parse_alphas(options.set)
+    if options.keys and not options.server:
+        raise DFIError(ErrorCode.BAD_REQUEST, "--keys goes with --server: name the server that asks for them.")
     photo_file.check_writable(options.output)
     source = photo_file.read(options.input)
     work = _edit_by_server if options.server else _edit_here

@@ -96,6 +96,8 @@ def test_the_command_line_s_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert refused.stderr.count("\n") == 1 and "dfi keygen" in refused.stderr
     made = run_dfi("keygen", folder, home=tmp_path)
     assert made.stdout.split() == [str(folder / "server"), str(folder / "client")]
+    alone = run_dfi("edit", "a.jpg", "b.png", "--set", "smiling=0.4", "--keys", folder / "client", home=tmp_path)
+    assert (alone.returncode, "--server" in alone.stderr) == (1, True)
     command = [sys.executable, "-m", "dfi_server.cli", "serve", "--endpoint", endpoint, "--keys", folder / "server"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
