@@ -7,6 +7,7 @@ dfi edit          edit one photo
 dfi batch         edit a folder of photos
 dfi strip         one picture with an edit at several alphas
 dfi serve         the server that GIMP and other clients talk to
+dfi keygen        keys for a server that other machines may use
 dfi bench         how fast edits are here, against a plain implementation
 """
 
@@ -26,14 +27,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from tqdm import tqdm
 
 # What imports torch takes seconds to import: each command takes what it needs. `dfi serve` binds at once, and torch
-# comes with the model, in the worker's thread.
+# comes with the model, in the worker's process.
 from dfi_server import __version__, lfw, paths, protocol
 from dfi_server.errors import DFIError, ErrorCode
 
 if TYPE_CHECKING:
     from dfi_server.batch import Edit, Job, Plan
     from dfi_server.build import Accumulate
-    from dfi_server.edit import Editor
     from dfi_server.messages import FaceChoice
     from dfi_server.photo import Patch, Pixels
 
@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     edit.add_argument("output", type=Path)
     _add_set(edit)
     edit.add_argument("--server", metavar="ENDPOINT", help="let a running server do it, e.g. tcp://127.0.0.1:5577")
+    edit.add_argument("--keys", type=Path, metavar="DIR", help="this client's keys, for --server (see 'dfi keygen')")
     _add_edit(edit)
     edit.set_defaults(run=_edit)
 
@@ -114,9 +115,21 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="the server that GIMP and other clients talk to")
     serve.add_argument("--endpoint", default=protocol.DEFAULT_ENDPOINT)
+    serve.add_argument("--keys", type=Path, metavar="DIR", help="answer only clients with keys (see 'dfi keygen')")
     _add_device(serve)
     _add_store(serve)
     serve.set_defaults(run=_serve)
+
+    keygen = commands.add_parser(
+        "keygen",
+        help="keys for a server that other machines may use",
+        description="Makes DIR/server, for 'dfi serve --keys', and DIR/NAME for each client, to be carried to its "
+        "machine: for 'dfi edit --keys', or the environment variable DFI_KEYS. To shut a client out, delete "
+        "DIR/server/clients/NAME.key and start the server again.",
+    )
+    keygen.add_argument("folder", type=Path, metavar="DIR")
+    keygen.add_argument("clients", nargs="*", default=["client"], metavar="NAME", help="of a client (default: client)")
+    keygen.set_defaults(run=_keygen)
 
     bench = commands.add_parser("bench", help="how fast edits are here, against a plain implementation")
     bench.add_argument("--faces", type=_positive, default=8, metavar="N", help="how many (default: 8)")
@@ -287,6 +300,8 @@ def _edit(options: argparse.Namespace) -> None:
     from dfi_server import colour, photo, photo_file
 
     alphas = parse_alphas(options.set)
+    if options.keys and not options.server:
+        raise DFIError(ErrorCode.BAD_REQUEST, "--keys goes with --server: name the server that asks for them.")
     photo_file.check_writable(options.output)
     source = photo_file.read(options.input)
     work = _edit_by_server if options.server else _edit_here
@@ -318,7 +333,7 @@ def _edit_by_server(pixels: "Pixels", alphas: dict[str, float], options: argpars
     from dfi_server import remote
     from dfi_server.client import Client
 
-    with Client(options.server) as client, _iteration_bar() as bar:
+    with Client(options.server, keys=options.keys) as client, _iteration_bar() as bar:
         patch, result = remote.edit(
             client,
             pixels,
@@ -421,16 +436,17 @@ def _strip(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from dfi_server import server
+    from dfi_server import server, worker_process
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    server.serve(options.endpoint, worker_process.commands(options.store, options.device), options.keys)
 
-    def load(store: str | None) -> "Editor":
-        from dfi_server.edit import Editor
 
-        return Editor(store, options.device)
+def _keygen(options: argparse.Namespace) -> None:
+    from dfi_server import keys
 
-    server.serve(options.endpoint, lambda: load(options.store), lambda: load(paths.STARTER.name))
+    for folder in keys.generate(options.folder, options.clients):
+        print(folder)
 
 
 def _bench(options: argparse.Namespace) -> None:

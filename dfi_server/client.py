@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TypeVar
 
 import zmq
+from zmq.auth.certs import load_certificate
 
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.messages import (
@@ -40,12 +41,16 @@ from dfi_server.protocol import (
     check_endpoint,
     decode_reply,
     encode,
+    is_local,
 )
 
 POLL_SECONDS = 0.05  # how often callbacks and deadlines are looked at
 SLOWEST_BYTES_PER_SECOND = 50e6  # the time-out grows with the photo: even a busy loopback carries this
 CONNECT_SECONDS = 0.3  # to find a server of this machine; one that listens may take longer to answer
 LOG_BYTES = 1_000_000  # a longer log is begun anew at the next start
+
+KEYS_VARIABLE = "DFI_KEYS"
+OWN_KEYS, SERVER_KEY = "own", "server.key"  # in a folder of keys: own.key_secret, own.key and the server's
 
 T = TypeVar("T")
 
@@ -56,11 +61,18 @@ class Client:
     """A connection to one server; a context manager. Not for several threads at once: make one for each.
 
     timeout: seconds without any sign of the server after which DFIError(unreachable) is raised.
+    keys: the folder that `dfi keygen` made for this client, for a server that asks for keys. For a server on another
+    machine it is the one that the environment variable DFI_KEYS names, if there is one.
     Every method raises DFIError: unreachable, version, or the server's own code and sentence.
     """
 
-    def __init__(self, endpoint: str = DEFAULT_ENDPOINT, timeout: float = 5.0) -> None:
-        self.endpoint = check_endpoint(endpoint)
+    def __init__(self, endpoint: str = DEFAULT_ENDPOINT, timeout: float = 5.0, keys: Path | None = None) -> None:
+        if keys is None and not is_local(endpoint) and os.environ.get(KEYS_VARIABLE):
+            keys = Path(os.environ[KEYS_VARIABLE])
+        self.endpoint = check_endpoint(endpoint, encrypted=keys is not None)
+        own, server = (
+            (load_keys(keys / name) for name in (f"{OWN_KEYS}.key_secret", SERVER_KEY)) if keys else (None,) * 2
+        )
         self.timeout = timeout
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
@@ -68,6 +80,10 @@ class Client:
         self._socket.immediate = True  # queue nothing for a server that is not there
         self._socket.linger = 200  # long enough for a cancel to leave
         self._socket.maxmsgsize = MAX_FRAME_BYTES
+        if own and server:
+            self._socket.curve_publickey, self._socket.curve_secretkey = own
+            self._socket.curve_serverkey = server[0]
+        self._has_keys = keys is not None
         self._socket.connect(self.endpoint)
 
     def close(self) -> None:
@@ -218,10 +234,27 @@ class Client:
         return decode_reply(self._socket.recv_multipart())
 
     def _unreachable(self, what: str) -> DFIError:
-        return DFIError(
-            ErrorCode.UNREACHABLE,
-            f"The server at {self.endpoint} {what}: start it (dfi serve) and try again.",
-        )
+        remedy = "start it (dfi serve) and try again"
+        if self._has_keys:
+            remedy = "see that it runs there and knows this client's key (dfi serve --keys)"
+        return DFIError(ErrorCode.UNREACHABLE, f"The server at {self.endpoint} {what}: {remedy}.")
+
+
+def load_keys(path: Path) -> tuple[bytes, bytes]:
+    """The public and the secret key of a certificate file, the latter empty where there is none.
+
+    Raises DFIError(bad_request).
+    """
+    try:
+        public, secret = load_certificate(path)
+        for key in filter(None, (public, secret)):
+            if len(key) != 40:  # Z85 of 32 bytes
+                raise ValueError("a key has 40 characters")
+        return public, secret or b""
+    except (OSError, ValueError) as error:
+        raise DFIError(
+            ErrorCode.BAD_REQUEST, f"There is no key in {path} ({error}): make keys with 'dfi keygen'."
+        ) from None
 
 
 def start_server(
@@ -244,13 +277,15 @@ def start_server(
     with Client(endpoint) as client:
         while True:
             ended = process is not None and process.poll() is not None
-            if client.is_connected(CONNECT_SECONDS):
+            if client.is_connected(CONNECT_SECONDS if is_local(endpoint) else client.timeout):
                 try:
                     return client.hello()
                 except DFIError as error:
                     if error.code != ErrorCode.UNREACHABLE:  # such as another version's server
                         raise
             seconds = time.monotonic() - started
+            if not is_local(endpoint):
+                raise DFIError(ErrorCode.UNREACHABLE, f"No server answers at {endpoint}: start it on that machine.")
             if process is None:
                 process = _spawn(command, log)
             elif ended:  # and nobody else has been quicker to start one

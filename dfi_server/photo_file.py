@@ -22,6 +22,8 @@ from dfi_server.photo import Photo, to_depth, to_image
 PART = ".part"
 """How the names of files end that `write_whole` has not finished: ".photo.png.k3j_x9ab.part"."""
 
+# Decoders that libvips itself would not trust with a stranger's file, as for SVG and PDF.
+pyvips.block_untrusted_set(True)
 logging.getLogger("pyvips").setLevel(logging.CRITICAL)  # what is wrong with a file is said in one sentence
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit would refuse photos that the rest of the program takes
 

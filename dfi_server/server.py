@@ -1,9 +1,8 @@
-"""The server: a ROUTER socket, a fair queue of edits, and a worker thread that owns the model.
+"""The server: a ROUTER socket, a fair queue of edits, and a worker process for each device.
 
-The thread that calls run() owns the ROUTER socket and all bookkeeping. The worker thread loads the editor
-and runs one edit at a time; it posts events and rings an inproc socket, so that the first thread only ever
-waits in one poll. torch and numpy release the GIL while they compute, so heartbeats are answered meanwhile.
-The wire format is docs/protocol.md.
+One thread owns the socket and all bookkeeping, and only ever waits in one poll. The model lives in the workers, which
+may crash, run out of memory or be killed: the job is then reported failed, and another worker takes the place. The wire
+format is docs/protocol.md; SECURITY.md says what is defended against whom.
 """
 
 import contextlib
@@ -13,31 +12,20 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import zmq
+from zmq.auth.thread import ThreadAuthenticator
 
 from dfi_server import __version__
 from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.jobs import (
-    BELL,
-    LOAD,
-    Advanced,
-    EditorFactory,
-    Finished,
-    Job,
-    JobTable,
-    Loaded,
-    LoadFailed,
-    Worker,
-    as_error,
-)
+from dfi_server.jobs import Job, JobTable
+from dfi_server.keys import authenticate
 from dfi_server.messages import (
     Accepted,
     Attributes,
     Edit,
-    EditResult,
     Error,
-    FacesFound,
     FindFaces,
     ServerInfo,
     ServerState,
@@ -53,11 +41,11 @@ from dfi_server.protocol import (
     decode_request,
     encode,
 )
+from dfi_server.worker_process import Command, WorkerProcess, lost
 
 STALL_SECONDS = 1.0  # between two rounds of the loop, which waits for 0.2 s at most while there are edits
-RETRY_SECONDS = 1.0  # a failed load is tried again when somebody asks, at most this often
 _MAX_MESSAGES_A_ROUND = 100
-_FINAL = {EditResult: MessageType.RESULT, FacesFound: MessageType.FACES, Error: MessageType.ERROR}
+_BELL = "inproc://bell"
 
 log = logging.getLogger(__name__)
 
@@ -65,61 +53,69 @@ log = logging.getLogger(__name__)
 class Server:
     """Binds the endpoint when made; run() serves until stop(). `endpoint` is the address actually bound.
 
-    Raises DFIError: bad_request for an address that is not this machine's own, busy if the port is taken.
+    keys: the server's folder of `dfi keygen`: only clients whose keys are in there get an answer, and they may be on
+    other machines. Raises DFIError: bad_request for keys that are not there, or without any for an address that is not
+    this machine's own; busy if the port is taken.
     """
 
-    def __init__(self, endpoint: str, make_editor: EditorFactory, make_previewer: EditorFactory | None = None) -> None:
-        endpoint = check_endpoint(endpoint, bind=True)
+    def __init__(self, endpoint: str, commands: Sequence[Command], keys: Path | None = None) -> None:
+        endpoint = check_endpoint(endpoint, bind=True, encrypted=keys is not None)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
         self._router.ipv6 = "[" in endpoint
         self._router.router_mandatory = True  # sending to a client that is gone is an error, not silence
         self._router.maxmsgsize = MAX_FRAME_BYTES
         self._router.linger = 1000
+        self._authenticator: ThreadAuthenticator | None = None
         try:
+            self._authenticator = authenticate(self._router, keys) if keys else None
             self._router.bind(endpoint)
-        except zmq.ZMQError as error:
+        except (zmq.ZMQError, DFIError) as error:
+            if self._authenticator:
+                self._authenticator.stop()
             self._context.destroy(linger=0)
-            raise _bind_error(endpoint, error) from None
+            raise _bind_error(endpoint, error) if isinstance(error, zmq.ZMQError) else error from None
         self.endpoint = self._router.get_string(zmq.LAST_ENDPOINT)
         self._bell = self._context.socket(zmq.PULL)
         self._bell.linger = 0
-        self._bell.bind(BELL)
-        self._worker = Worker(self._context, make_editor, make_previewer or make_editor)
+        self._bell.bind(_BELL)
+        self._workers = [WorkerProcess(self._context, command) for command in commands]
         self._stopping = threading.Event()
         self._jobs = JobTable()
-        self._running: Job | None = None
         self._last_round = time.monotonic()
         self._last_heard: dict[bytes, float] = {}  # only of clients with unfinished edits
-        self._loaded: Loaded | None = None
-        self._failure: Error | None = None
-        self._failed_at = 0.0
 
     def stop(self) -> None:
         """Make run() return soon. Safe from any thread and from a signal handler."""
         self._stopping.set()
         with contextlib.suppress(zmq.ZMQError), self._context.socket(zmq.PUSH) as bell:
             bell.linger = 0
-            bell.connect(BELL)
+            bell.connect(_BELL)
             bell.send(b"", zmq.NOBLOCK)
 
     def run(self) -> None:
-        """Serve until stop(); then tell the clients, end the worker and give the port back."""
+        """Serve until stop(); then tell the clients, end the workers and give the port back."""
         log.info("Listening at %s", self.endpoint)
-        self._worker.start()
-        self._worker.commands.put(LOAD)
-        poller = zmq.Poller()
-        poller.register(self._router, zmq.POLLIN)
-        poller.register(self._bell, zmq.POLLIN)
+        for worker in self._workers:
+            worker.start()
         try:
             while not self._stopping.is_set():
-                poller.poll(200 if len(self._jobs) else 1000)
-                self._hear_worker()
+                self._wait()
+                for worker in self._workers:
+                    self._hear_worker(worker)
                 self._hear_clients()
                 self._drop_silent_clients()
                 self._give_work()
         finally:
             self._close()
+
+    def _wait(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._router, zmq.POLLIN)
+        poller.register(self._bell, zmq.POLLIN)
+        for worker in self._workers:
+            worker.register(poller)
+        poller.poll(200 if len(self._jobs) else 1000)
 
     def _close(self) -> None:
         for job in self._jobs:
@@ -127,47 +123,66 @@ class Server:
             self._finish(job, Message(MessageType.ERROR, job.id, stopped))
         self._router.close()
         self._bell.close()
-        self._worker.commands.put(None)
-        self._worker.join()
+        for worker in self._workers:
+            worker.close()
+        if self._authenticator:
+            self._authenticator.stop()
         self._context.term()
         log.info("Stopped")
 
-    # Worker's events
+    # The workers
 
-    def _hear_worker(self) -> None:
-        with contextlib.suppress(zmq.Again):
-            while True:
-                self._bell.recv(zmq.NOBLOCK)
-        while not self._worker.events.empty():
-            match self._worker.events.get():
-                case Loaded() as loaded:
-                    log.info("Loaded the store %s on %s", loaded.store, loaded.device)
-                    self._loaded = loaded
-                case LoadFailed(failure):
-                    log.error("%s", failure.message)
-                    self._failure = failure
-                    self._failed_at = time.monotonic()
-                    for job in self._jobs:
-                        self._finish(job, Message(MessageType.ERROR, job.id, failure))
-                case Advanced(job, progress):
-                    if job in self._jobs:
-                        self._send(job.client, Message(MessageType.PROGRESS, job.id, progress))
-                case Finished(job, outcome):
-                    self._running = None
-                    if job in self._jobs:
-                        self._finish(job, Message(_FINAL[type(outcome)], job.id, outcome))
+    def _hear_worker(self, worker: WorkerProcess) -> None:
+        for message in worker.hear():
+            job = worker.job
+            if job is None:
+                continue
+            if message.type != MessageType.PROGRESS:
+                worker.job = None
+            if job not in self._jobs:
+                continue
+            if message.type == MessageType.PROGRESS:
+                self._send(job.client, message._replace(id=job.id))
+            else:
+                self._finish(job, message._replace(id=job.id))
+        if how := worker.ended():
+            self._replace(worker, how)
+        if self._failure:
+            for job in self._jobs:
+                self._finish(job, Message(MessageType.ERROR, job.id, self._failure))
+
+    def _replace(self, worker: WorkerProcess, how: str) -> None:
+        """Start a worker again that has ended; one that could not even load its model, when somebody asks."""
+        log.error("A worker ended: %s", how)
+        job, was_loaded = worker.job, worker.attributes
+        if was_loaded:
+            worker.start()
+        else:
+            text = f"The model could not be loaded: its process ended ({how}); the server's log says more."
+            worker.fail(Error(ErrorCode.INTERNAL, text))
+        worker.job, worker.attributes = None, ()
+        if job and job in self._jobs:
+            self._finish(job, Message(MessageType.ERROR, job.id, lost(how)))
+
+    @property
+    def _failure(self) -> Error | None:
+        """Why there is no model; None while one is loaded or loading."""
+        failures = [worker.failure for worker in self._workers]
+        return failures[0] if all(failures) else None
 
     def _give_work(self) -> None:
-        if self._loaded and self._running is None and (job := self._jobs.next()):
-            self._running = job
-            self._worker.commands.put(job)
+        for worker in self._workers:
+            if worker.is_ready and (job := self._jobs.next()):
+                worker.give(job)
 
     def _finish(self, job: Job, final: Message | None) -> None:
         """Forget the job, stop it if it runs, and send its final reply if there is somebody to read it."""
         if job not in self._jobs:  # sending to its client has just failed, and dropped all that client's jobs
             return
         self._jobs.remove(job)
-        job.abandoned.set()
+        for worker in self._workers:
+            if worker.job is job:
+                worker.abandon()
         if job.client not in self._jobs.clients:
             self._last_heard.pop(job.client, None)
         if final is not None:
@@ -201,9 +216,10 @@ class Server:
             reply = Message(MessageType.ERROR, error.id, Error(error.code, error.message))
         except DFIError as error:
             reply = Message(MessageType.ERROR, id, Error(error.code, error.message))
-        except Exception as error:
-            failure = as_error(error, "The request failed inside the server")
-            reply = Message(MessageType.ERROR, id, failure)
+        except Exception as error:  # nobody foresaw it: one client's message must not be the end of the server
+            log.exception("A request failed inside the server")
+            text = f"The request failed inside the server ({type(error).__name__}); its log says more."
+            reply = Message(MessageType.ERROR, id, Error(ErrorCode.INTERNAL, text))
         if reply:
             self._send(client, reply)
 
@@ -218,9 +234,10 @@ class Server:
             self._load_again()
             if self._failure:
                 raise DFIError(self._failure.code, self._failure.message)
-            if not self._loaded:
+            loaded = [worker for worker in self._workers if worker.info]
+            if not loaded:
                 raise DFIError(ErrorCode.BUSY, "The server is still loading its model; ask again in a moment.")
-            body = Attributes(self._loaded.attributes)
+            body = Attributes(loaded[0].attributes)
         elif kind in (MessageType.EDIT, MessageType.FACES):
             assert isinstance(request.body, Edit | FindFaces) and request.id
             body = self._accept(Job(client, request.id, request.body))
@@ -249,19 +266,23 @@ class Server:
 
     def _load_again(self) -> None:
         """Let a failed load be tried again, and a store that was rebuilt be noticed while nothing runs."""
-        if self._loaded and self._running is None:
-            self._worker.commands.put(LOAD)
-        if self._failure and time.monotonic() - self._failed_at > RETRY_SECONDS:
-            self._failure = None
-            self._worker.commands.put(LOAD)
+        for worker in self._workers:
+            if worker.is_ready or worker.failure:
+                worker.load()
 
     def _info(self) -> ServerInfo:
         state, message = ServerState.LOADING, "The model is being loaded."
+        loaded = [worker.info for worker in self._workers if worker.info]
         if self._failure:
             state, message = ServerState.FAILED, self._failure.message
-        elif self._loaded:
-            state, message = (ServerState.BUSY if self._running else ServerState.READY), ""
-        store, device = (self._loaded.store, self._loaded.device) if self._loaded else ("", "")
+        elif loaded:
+            state, message = (
+                (ServerState.BUSY if any(worker.job for worker in self._workers) else ServerState.READY),
+                "",
+            )
+        store, device = (loaded[0].store, loaded[0].device) if loaded else ("", "")
+        if len(loaded) > 1:
+            device = f"{len(loaded)} x {device}"
         return ServerInfo(__version__, state, store, device, message, self._jobs.waiting)
 
     def _drop_silent_clients(self) -> None:
@@ -299,13 +320,12 @@ def _bind_error(endpoint: str, error: zmq.ZMQError) -> DFIError:
     return DFIError(ErrorCode.BAD_REQUEST, f"Cannot listen at {endpoint}: {error.strerror}. Choose another port.")
 
 
-def serve(endpoint: str, make_editor: EditorFactory, make_previewer: EditorFactory | None = None) -> None:
+def serve(endpoint: str, commands: Sequence[Command], keys: Path | None = None) -> None:
     """Serve until SIGINT or SIGTERM, then stop cleanly and return. Call it from the main thread.
 
-    make_editor is called in the worker thread, again after a failure; make_previewer (None: the same) when a first
-    preview is asked for. Raises what Server raises.
+    `commands`: the workers to start (see worker_process.commands). `keys` and what is raised: see Server.
     """
-    server = Server(endpoint, make_editor, make_previewer)
+    server = Server(endpoint, commands, keys)
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def on_signal(number: int, frame: object) -> None:

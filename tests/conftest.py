@@ -22,9 +22,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from servers import Slow, serving
 
 from dfi_server import build, lfw, paths, photo_file, vgg
 from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.server import Server
+from dfi_server.worker_process import Command, commands
 
 TINY_ATTRIBUTES = ("smiling", "eyeglasses", "senior", "mustache", "mouth_wide_open", "5_o_clock_shadow")
 LFW_LIMIT = 300
@@ -32,7 +35,8 @@ LFW_LIMIT = 300
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Quick tests first: a broken basis shows before the minutes that a real GIMP and real weights take."""
-    items.sort(key=lambda item: bool(item.get_closest_marker("data")) + 2 * bool(item.get_closest_marker("gimp")))
+    late = ("reliability", "data", "gimp")
+    items.sort(key=lambda item: sum(2**n for n, name in enumerate(late) if item.get_closest_marker(name)))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -208,3 +212,27 @@ def lfw_photo(data_dir: Path) -> Callable[[str], np.ndarray]:
         for name, jpeg in lfw.read_photos(data_dir / "lfw-deepfunneled.tgz")
         if name == key
     )
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Slow:
+    return Slow(tmp_path)
+
+
+@pytest.fixture
+def slow_server(slow: Slow) -> Iterator[Server]:
+    with serving(slow.command) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def _real_server(_tiny_built: Path) -> Iterator[Server]:
+    (command,) = commands()
+    with serving(Command(command.arguments, {"DFI_HOME": str(_tiny_built)})) as server:
+        yield server
+
+
+@pytest.fixture
+def real_server(_real_server: Server, tiny_home: Path) -> Server:
+    """A server with the tiny store, which the test's own process uses as well."""
+    return _real_server

@@ -1,6 +1,7 @@
 """Client and server together: the real editor for pixels, a controllable one where timing matters, real
 `dfi serve` processes where signals and death do."""
 
+import base64
 import contextlib
 import gc
 import os
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,136 +22,24 @@ import zmq
 from conftest import TINY_ATTRIBUTES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from servers import PIXELS, SMALL, Raw, Slow, eventually, failure_of, free_endpoint, is_alive, serving
 
 from dfi_server import edit as pipeline
 from dfi_server import jobs, messages, paths, protocol, reconstruct
 from dfi_server.client import Client, EditRequest, PhotoRequest, start_server
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.messages import Accepted, Edit, Error, Progress, ServerInfo, ServerState
-from dfi_server.photo import Patch
 from dfi_server.protocol import Message, MessageType
 from dfi_server.server import Server
+from dfi_server.worker_process import Command, commands
 
 FORMATS = [(dtype, channels) for dtype in ("uint8", "uint16", "float32") for channels in (1, 3)]
-SMALL = EditRequest(2, 2, 3, "uint8", {"smiling": 0.4})
-PIXELS = bytes(12)
-
-
-class SlowEditor:
-    """Runs each edit until `go` is set, the edit is cancelled, or `fails` raises; the photo comes back as it is."""
-
-    store_name, device_name, attributes = "slow", "none", ("smiling",)
-
-    def __init__(self) -> None:
-        self.go = threading.Event()
-        self.started: list[int] = []  # the first pixel of each photo, in the order of work
-        self.cancelled = threading.Event()
-        self.fails: Callable[[], object] = lambda: None
-
-    def is_outdated(self) -> bool:
-        return False
-
-    def edit(
-        self, photo: np.ndarray, alphas: Mapping[str, float], *, progress: Any, cancelled: Any, **_: Any
-    ) -> pipeline.Edit:
-        self.started.append(int(photo.flat[0]))
-        self.fails()
-        iteration = 0
-        while not self.go.wait(0.005):
-            iteration += 1
-            progress(pipeline.Progress(iteration, 1_000_000, 1.0))
-            if cancelled():
-                self.cancelled.set()
-                raise DFIError(ErrorCode.CANCELLED, "The edit was cancelled.")
-        patch = Patch(0, 0, photo.copy(), np.full(photo.shape[:2], 255, np.uint8))
-        return pipeline.Edit(patch, 1, 1, 1.0, 0.1)
-
-
-@contextlib.contextmanager
-def serving(*editors: Callable[[], Any]) -> Iterator[Server]:
-    """A server in a thread, at a free port; `editors`: how to make the one for edits, and the one for previews."""
-    server = Server("tcp://127.0.0.1:*", *editors)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.stop()
-        thread.join(10)
-        assert not thread.is_alive()
-
-
-@pytest.fixture
-def slow() -> SlowEditor:
-    return SlowEditor()
-
-
-@pytest.fixture
-def slow_server(slow: SlowEditor) -> Iterator[Server]:
-    with serving(lambda: slow) as server:
-        yield server
-        slow.go.set()
 
 
 @pytest.fixture
 def silence_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests with Raw clients that are about something else, however slow the machine."""
     monkeypatch.setattr("dfi_server.server.CLIENT_SILENCE_SECONDS", 60.0)
-
-
-@pytest.fixture
-def real_server(tiny_home: Path) -> Iterator[Server]:
-    with serving(pipeline.Editor) as server:
-        yield server
-
-
-class Raw:
-    """A client that does only what it is told: no heartbeats, any frames."""
-
-    def __init__(self, endpoint: str) -> None:
-        self.socket = zmq.Context.instance().socket(zmq.DEALER)
-        self.socket.linger = 0
-        self.socket.connect(endpoint)
-
-    def __enter__(self) -> "Raw":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
-
-    def send(self, kind: MessageType, id: str, pixels: bytes | None = None) -> None:
-        body = None if pixels is None else Edit(2, 2, 3, "uint8", {"smiling": 0.4}, pixels=pixels)
-        self.socket.send_multipart(protocol.encode(Message(kind, id, body)))
-
-    def edit(self, id: str, first_pixel: int = 0) -> None:
-        self.send(MessageType.EDIT, id, bytes([first_pixel]) + bytes(11))
-
-    def receive(self, seconds: float = 5.0) -> Message:
-        assert self.socket.poll(round(seconds * 1000)), "no reply"
-        return protocol.decode_reply(self.socket.recv_multipart())
-
-    def final(self) -> Message:
-        while (message := self.receive()).type in (MessageType.ACCEPTED, MessageType.PROGRESS):
-            pass
-        return message
-
-    def error(self) -> Error:
-        body = self.final().body
-        assert isinstance(body, Error), body
-        return body
-
-
-def eventually(true: Callable[[], object], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
-
-
-def failure_of(call: Callable[[], object]) -> DFIError:
-    with pytest.raises(DFIError) as caught:
-        call()
-    return caught.value
 
 
 def as_format(photo: np.ndarray, dtype: str, channels: int) -> np.ndarray:
@@ -265,22 +154,17 @@ def test_a_running_edit_stops_when_the_client_cancels(real_server: Server, face:
 
 
 @pytest.mark.usefixtures("silence_allowed")
-def test_hello_answers_while_the_model_loads_and_edits_wait_for_it(slow: SlowEditor) -> None:
-    loaded = threading.Event()
+def test_hello_answers_while_the_model_loads_and_edits_wait_for_it(slow: Slow) -> None:
     slow.go.set()
-
-    def make_editor() -> SlowEditor:
-        assert loaded.wait(10)
-        return slow
-
-    with serving(make_editor) as server, Client(server.endpoint) as client, Raw(server.endpoint) as raw:
+    slow.hold.set()
+    with serving(slow.command) as server, Client(server.endpoint) as client, Raw(server.endpoint) as raw:
         assert client.hello().state == ServerState.LOADING
         assert failure_of(lambda: client.attributes(patience=0.1)).code == ErrorCode.BUSY
         raw.edit("early")
         assert raw.receive().body == Accepted(0)
         assert client.status().queued == 1
-        threading.Timer(0.2, loaded.set).start()
-        assert client.attributes() == slow.attributes
+        threading.Timer(0.2, slow.hold.clear).start()
+        assert client.attributes() == ("smiling",)
         assert raw.final().type == MessageType.RESULT
 
 
@@ -289,9 +173,9 @@ def test_a_server_with_a_damaged_store_says_so_and_works_once_it_is_mended(
 ) -> None:
     monkeypatch.setenv("DFI_HOME", str(tmp_path))
     (tmp_path / "stores" / "lfw").mkdir(parents=True)
-    monkeypatch.setattr("dfi_server.server.RETRY_SECONDS", 0.2)
+    monkeypatch.setattr("dfi_server.worker_process.LOAD_SECONDS", 0.2)
     request = EditRequest(250, 250, 3, "uint8", {"smiling": 0.4}, iterations=1)
-    with serving(pipeline.Editor) as server, Client(server.endpoint) as client:
+    with serving(*commands()) as server, Client(server.endpoint) as client:
         eventually(lambda: client.status().state == ServerState.FAILED)
         expected = failure_of(pipeline.Editor)
         assert expected.code == ErrorCode.BAD_STORE
@@ -314,7 +198,7 @@ def test_a_running_server_takes_up_a_store_that_was_built_meanwhile(
     """It starts with the bundled one; `dfi setup` then builds the full one, and builds it again."""
     monkeypatch.setenv("DFI_HOME", str(tmp_path))
     request = EditRequest(250, 250, 3, "uint8", {"smiling": 0.4}, iterations=1)
-    with serving(pipeline.Editor) as server, Client(server.endpoint) as client:
+    with serving(*commands()) as server, Client(server.endpoint) as client:
         assert len(client.attributes()) > len(TINY_ATTRIBUTES)
         assert client.status().store == "starter"
         full = tmp_path / "stores" / "lfw"
@@ -326,12 +210,9 @@ def test_a_running_server_takes_up_a_store_that_was_built_meanwhile(
         eventually(lambda: client.hello() and client.attributes() != TINY_ATTRIBUTES)  # noticed without an edit
 
 
-def test_previews_come_from_the_small_model(tiny_home: Path, face: np.ndarray) -> None:
+def test_previews_come_from_the_small_model(real_server: Server, face: np.ndarray) -> None:
     request = EditRequest(250, 250, 3, "uint8", {"smiling": 0.4}, preview=True)
-    with (
-        serving(pipeline.Editor, lambda: pipeline.Editor("starter")) as server,
-        Client(server.endpoint) as client,
-    ):
+    with Client(real_server.endpoint) as client:
         result = client.edit(request, face.data)
         assert client.status().store == "lfw"
     expected = pipeline.Editor("starter").edit(face, {"smiling": 0.4}, preview=True)
@@ -339,11 +220,9 @@ def test_previews_come_from_the_small_model(tiny_home: Path, face: np.ndarray) -
     assert bytes(result.pixels) == expected.patch.pixels.tobytes()
 
 
-def test_a_crash_while_loading_is_an_error_and_not_the_end() -> None:
-    def make_editor() -> None:
-        raise OSError("the disk is on fire")
-
-    with serving(make_editor) as server, Client(server.endpoint) as client:
+def test_a_crash_while_loading_is_an_error_and_not_the_end(slow: Slow) -> None:
+    slow.load_fails.set("fire")
+    with serving(slow.command) as server, Client(server.endpoint) as client:
         eventually(lambda: client.status().state == ServerState.FAILED)
         error = failure_of(lambda: client.edit(SMALL, PIXELS))
         assert error.code == ErrorCode.INTERNAL
@@ -354,7 +233,7 @@ def test_a_crash_while_loading_is_an_error_and_not_the_end() -> None:
 
 
 @pytest.mark.usefixtures("silence_allowed")
-def test_clients_are_served_in_turn(slow: SlowEditor, slow_server: Server) -> None:
+def test_clients_are_served_in_turn(slow: Slow, slow_server: Server) -> None:
     with contextlib.ExitStack() as stack:
         batch, other, third = (stack.enter_context(Raw(slow_server.endpoint)) for _ in range(3))
         for client, pixels in ((batch, (10, 11, 12, 13)), (other, (20, 21)), (third, (30,))):
@@ -397,7 +276,7 @@ def test_the_pixels_that_wait_are_bounded(slow_server: Server, monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("silence_allowed")
-def test_an_id_in_use_is_refused_and_the_first_edit_goes_on(slow: SlowEditor, slow_server: Server) -> None:
+def test_an_id_in_use_is_refused_and_the_first_edit_goes_on(slow: Slow, slow_server: Server) -> None:
     with Raw(slow_server.endpoint) as client:
         client.edit("same")
         client.edit("same")
@@ -407,7 +286,7 @@ def test_an_id_in_use_is_refused_and_the_first_edit_goes_on(slow: SlowEditor, sl
 
 
 @pytest.mark.usefixtures("silence_allowed")
-def test_cancel_takes_waiting_and_running_edits(slow: SlowEditor, slow_server: Server) -> None:
+def test_cancel_takes_waiting_and_running_edits(slow: Slow, slow_server: Server) -> None:
     with Raw(slow_server.endpoint) as client:
         client.edit("running", 1)
         eventually(lambda: slow.started == [1])
@@ -425,29 +304,23 @@ def test_cancel_takes_waiting_and_running_edits(slow: SlowEditor, slow_server: S
         assert slow.started == [1, 3]
 
 
-def test_a_failing_edit_is_an_error_and_the_next_one_works(slow: SlowEditor, slow_server: Server) -> None:
-    class OutOfMemoryError(RuntimeError):
-        """As torch names its own."""
-
+def test_a_failing_edit_is_an_error_and_the_next_one_works(slow: Slow, slow_server: Server) -> None:
     slow.go.set()
     with Client(slow_server.endpoint) as client:
-        for exception, code in (
-            (ValueError("odd tensor"), ErrorCode.INTERNAL),
-            (MemoryError(), ErrorCode.OUT_OF_MEMORY),
-            (OutOfMemoryError("CUDA"), ErrorCode.OUT_OF_MEMORY),
-            (SystemExit(3), ErrorCode.INTERNAL),
-            (DFIError(ErrorCode.NO_FACE, "No face."), ErrorCode.NO_FACE),
+        for failure, code in (
+            ("odd", ErrorCode.INTERNAL),
+            ("memory", ErrorCode.OUT_OF_MEMORY),
+            ("cuda", ErrorCode.OUT_OF_MEMORY),
+            ("exit", ErrorCode.INTERNAL),
+            ("no face", ErrorCode.NO_FACE),
         ):
-            slow.fails = lambda e=exception: (_ for _ in ()).throw(e)
+            slow.fails.set(failure)
             assert failure_of(lambda: client.edit(SMALL, PIXELS)).code == code
-        slow.fails = lambda: None
+        slow.fails.clear()
         assert client.edit(SMALL, PIXELS).pixels == PIXELS
 
 
-def test_no_photo_is_kept_after_its_edit(slow: SlowEditor, slow_server: Server) -> None:
-    def refuse() -> None:
-        raise DFIError(ErrorCode.NO_FACE, "No face.")
-
+def test_no_photo_is_kept_after_its_edit(slow: Slow, slow_server: Server) -> None:
     def kept() -> list[object]:
         return [thing for thing in gc.get_objects() if type(thing) in (jobs.Job, Edit)]
 
@@ -464,16 +337,129 @@ def test_no_photo_is_kept_after_its_edit(slow: SlowEditor, slow_server: Server) 
         slow.go.set()
         client.edit(SMALL, PIXELS)
         eventually(none_kept)
-        slow.fails = refuse
+        slow.fails.set("no face")
         with contextlib.suppress(DFIError):
             client.edit(SMALL, PIXELS)
         eventually(none_kept)
 
 
+# Workers that die, hang, or are several
+
+
+def small_worker(kind: str) -> Command:
+    return Command([sys.executable, str(Path(__file__).with_name("small_worker.py")), kind], {})
+
+
+@pytest.mark.usefixtures("tiny_home")
+def test_a_photo_that_does_not_fit_into_memory_is_an_error_and_the_next_one_works(portrait: np.ndarray) -> None:
+    def edit(client: Client, times: int) -> int:
+        photo = np.repeat(np.repeat(portrait, times, axis=0), times, axis=1)
+        side = photo.shape[0]
+        return client.edit(EditRequest(side, side, 3, "uint8", {"smiling": 0.4}, iterations=1), photo.data).iterations
+
+    with serving(small_worker("300")) as server, Client(server.endpoint) as client:
+        assert edit(client, 1) == 1
+        codes = []
+        for times in (6, 10, 18):  # what is made of it does not fit, and at last not even the photo
+            try:
+                edit(client, times)
+            except DFIError as error:
+                assert "less of the photo" in error.message
+                codes.append(error.code)
+        assert codes and set(codes) <= {ErrorCode.OUT_OF_MEMORY, ErrorCode.INTERNAL}
+        assert edit(client, 1) == 1
+
+
+def test_what_does_not_fit_into_the_gpu_is_done_on_the_cpu(tiny_home: Path, face: np.ndarray) -> None:
+    with serving(small_worker("gpu")) as server, Client(server.endpoint) as client:
+        request = EditRequest(250, 250, 3, "uint8", {"smiling": 0.4}, iterations=2)
+        result = client.edit(request, face.data)
+    assert bytes(result.pixels) == pipeline.Editor().edit(face, {"smiling": 0.4}, iterations=2).patch.pixels.tobytes()
+
+
+@pytest.mark.usefixtures("silence_allowed")
+def test_a_killed_worker_is_replaced_and_only_its_job_fails(slow: Slow, slow_server: Server) -> None:
+    with Raw(slow_server.endpoint) as one, Raw(slow_server.endpoint) as other:
+        one.edit("doomed", 1)
+        eventually(lambda: slow.started == [1])
+        one.edit("mine", 2)
+        other.edit("its", 3)
+        start = time.monotonic()
+        os.kill(slow.pid, signal.SIGKILL)
+        error = one.error()
+        assert time.monotonic() - start < 1
+        assert (error.code, "try again" in error.message) == (ErrorCode.INTERNAL, True)
+        slow.go.set()
+        for client, id in ((other, "its"), (one, "mine")):
+            final = client.final()
+            assert (final.type, final.id) == (MessageType.RESULT, id)
+        assert sorted(slow.started) == [1, 2, 3]
+
+
+def test_a_worker_that_dies_while_it_loads_is_told_about_and_tried_again_when_asked(
+    slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dfi_server.worker_process.LOAD_SECONDS", 0.2)
+    slow.load_fails.set("killed")
+    slow.go.set()
+    with serving(slow.command) as server, Client(server.endpoint) as client:
+        eventually(lambda: client.status().state == ServerState.FAILED)
+        error = failure_of(lambda: client.edit(SMALL, PIXELS))
+        assert (error.code, "could not be loaded" in error.message) == (ErrorCode.INTERNAL, True)
+        slow.load_fails.clear()
+        eventually(lambda: client.hello().state == ServerState.READY)
+        assert client.edit(SMALL, PIXELS).pixels == PIXELS
+
+
+def test_a_worker_that_does_not_let_go_of_a_cancelled_edit_is_replaced(
+    slow: Slow, slow_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dfi_server.worker_process.STUCK_SECONDS", 0.3)
+    slow.fails.set("stuck")
+    with Client(slow_server.endpoint) as client:
+        assert failure_of(lambda: client.edit(SMALL, PIXELS, cancelled=lambda: bool(slow.started))).code == "cancelled"
+        stuck = slow.pid
+        slow.fails.clear()
+        slow.go.set()
+        assert client.edit(SMALL, PIXELS).pixels == PIXELS
+    assert slow.pid != stuck
+
+
+def test_several_workers_share_the_edits(slow: Slow, tmp_path: Path) -> None:
+    with serving(slow.command, slow.command) as server, Raw(server.endpoint) as one, Raw(server.endpoint) as other:
+        one.edit("a", 1)
+        other.edit("b", 2)
+        eventually(lambda: sorted(slow.started) == [1, 2])
+        with Client(server.endpoint) as client:
+            assert client.status().device == "2 x none"
+        slow.go.set()
+        assert (one.final().id, other.final().id) == ("a", "b")
+
+
+def test_one_worker_for_each_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5d")
+    assert [command.environment["CUDA_VISIBLE_DEVICES"] for command in commands()] == ["3", "GPU-5d"]
+    assert len(commands(device="cpu")) == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert len(commands()) == 1
+
+
+def test_no_worker_outlives_a_killed_server(light_server: tuple[subprocess.Popen[bytes], str], slow: Slow) -> None:
+    process, endpoint = light_server
+    with Client(endpoint) as client:
+        failure_of(lambda: client.edit(SMALL, PIXELS, progress=lambda _: process.kill()))
+        eventually(lambda: not is_alive(slow.pid), 1)
+
+
+def test_the_server_s_process_needs_no_torch() -> None:
+    code = "import sys, dfi_server.cli, dfi_server.server; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"False\n"
+
+
 # Clients that vanish, dawdle or talk nonsense
 
 
-def test_a_silent_client_is_dropped_within_seconds(slow: SlowEditor, slow_server: Server) -> None:
+def test_a_silent_client_is_dropped_within_seconds(slow: Slow, slow_server: Server) -> None:
     with Raw(slow_server.endpoint) as silent, Client(slow_server.endpoint) as watcher:
         silent.edit("a")
         silent.edit("b")
@@ -487,7 +473,7 @@ def test_a_silent_client_is_dropped_within_seconds(slow: SlowEditor, slow_server
         assert (error.code, "does not have this edit" in error.message) == (ErrorCode.UNREACHABLE, True)
 
 
-def test_a_killed_client_is_dropped_within_seconds(slow: SlowEditor, slow_server: Server) -> None:
+def test_a_killed_client_is_dropped_within_seconds(slow: Slow, slow_server: Server) -> None:
     code = (
         "import sys; from dfi_server.client import *\n"
         f"Client('{slow_server.endpoint}').edit(EditRequest(2, 2, 3, 'uint8', {{'smiling': 0.4}}), bytes(12))"
@@ -498,7 +484,7 @@ def test_a_killed_client_is_dropped_within_seconds(slow: SlowEditor, slow_server
         assert slow.cancelled.wait(3.5)
 
 
-def test_a_callback_that_takes_its_time_does_not_lose_the_edit(slow: SlowEditor, slow_server: Server) -> None:
+def test_a_callback_that_takes_its_time_does_not_lose_the_edit(slow: Slow, slow_server: Server) -> None:
     def dawdle(_: Progress) -> None:
         if not slow.go.is_set():
             time.sleep(protocol.CLIENT_SILENCE_SECONDS + 0.5)
@@ -508,7 +494,7 @@ def test_a_callback_that_takes_its_time_does_not_lose_the_edit(slow: SlowEditor,
         assert client.edit(SMALL, PIXELS, progress=dawdle).pixels == PIXELS
 
 
-def test_an_exception_from_a_callback_cancels_the_edit(slow: SlowEditor, slow_server: Server) -> None:
+def test_an_exception_from_a_callback_cancels_the_edit(slow: Slow, slow_server: Server) -> None:
     def interrupt(_: Progress) -> None:
         raise KeyboardInterrupt
 
@@ -572,7 +558,7 @@ hostile_frames = st.lists(
 )
 
 
-def test_hostile_frames_never_disturb_another_client(slow: SlowEditor, slow_server: Server) -> None:
+def test_hostile_frames_never_disturb_another_client(slow: Slow, slow_server: Server) -> None:
     slow.go.set()
     with Client(slow_server.endpoint) as good:
 
@@ -598,13 +584,23 @@ def test_hostile_frames_never_disturb_another_client(slow: SlowEditor, slow_serv
         assert slow_server._last_heard == {}
 
 
+def test_a_flood_of_questions_costs_the_worker_nothing(slow: Slow, slow_server: Server) -> None:
+    slow.go.set()
+    with Client(slow_server.endpoint) as good, Raw(slow_server.endpoint) as flood:
+        good.edit(SMALL, PIXELS)
+        os.kill(slow.pid, signal.SIGSTOP)  # it reads nothing meanwhile
+        for n in range(5000):
+            flood.send(MessageType.HELLO, str(n))
+            if n % 500 == 499:
+                while flood.receive().id != str(n):
+                    pass
+        os.kill(slow.pid, signal.SIGCONT)
+        first = slow.pid
+        assert good.edit(SMALL, PIXELS).pixels == PIXELS
+        assert slow.pid == first
+
+
 # No server, a dying server, a stopping server
-
-
-def free_endpoint() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
 
 
 def test_nobody_there_is_told_within_the_timeout() -> None:
@@ -622,14 +618,14 @@ def test_a_program_that_is_not_a_dfi_server_is_not_mistaken_for_one() -> None:
         endpoint = f"tcp://127.0.0.1:{mute.getsockname()[1]}"
         with Client(endpoint, timeout=0.3) as client:
             assert failure_of(client.hello).code == ErrorCode.UNREACHABLE
-        error = failure_of(lambda: Server(endpoint, SlowEditor))  # type: ignore[arg-type]
+        error = failure_of(lambda: Server(endpoint, commands()))
         assert (error.code, "listens" in error.message) == (ErrorCode.BUSY, True)
 
 
 @pytest.mark.usefixtures("silence_allowed")
-def test_a_stopping_server_tells_its_clients(slow: SlowEditor) -> None:
+def test_a_stopping_server_tells_its_clients(slow: Slow) -> None:
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(serving(lambda: slow))
+        server = stack.enter_context(serving(slow.command))
         running, waiting = (stack.enter_context(Raw(server.endpoint)) for _ in range(2))
         running.edit("r")
         waiting.edit("w")
@@ -638,7 +634,7 @@ def test_a_stopping_server_tells_its_clients(slow: SlowEditor) -> None:
         for client in (running, waiting):
             error = client.error()
             assert (error.code, "was stopped" in error.message) == (ErrorCode.UNREACHABLE, True)
-        assert slow.cancelled.wait(5)
+    assert not is_alive(slow.pid)
 
 
 def serve_command(endpoint: str) -> list[str]:
@@ -703,22 +699,13 @@ def client_state(endpoint: str) -> ServerState | None:
 
 
 @pytest.fixture
-def light_server() -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def light_server(slow: Slow) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """A server process without torch, quick to start; its edits last for ever."""
     endpoint = free_endpoint()
     code = f"""
-import time, types
-from dfi_server.errors import DFIError
 from dfi_server.server import serve
-class Editor:
-    store_name, device_name, attributes = "light", "none", ("smiling",)
-    def is_outdated(self): return False
-    def edit(self, photo, alphas, *, progress, cancelled, **_):
-        while not cancelled():
-            progress(types.SimpleNamespace(iteration=1, iterations=9, loss=1.0))
-            time.sleep(0.01)
-        raise DFIError("cancelled", "Cancelled.")
-serve({endpoint!r}, Editor)
+from dfi_server.worker_process import Command
+serve({endpoint!r}, [Command({slow.command.arguments!r}, {{}})])
 """
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as process:
         try:
@@ -732,6 +719,36 @@ def test_sigint_ends_an_idle_server_with_exit_code_0(light_server: tuple[subproc
     process, _ = light_server
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 0
+
+
+def test_the_log_holds_no_pixels(slow: Slow, tmp_path: Path) -> None:
+    """Whatever happens to an edit: it is done, fails as foreseen and not foreseen, is malformed, loses its worker."""
+    endpoint, photo = free_endpoint(), b"SECRETPIXELS"
+    code = f"""
+import logging, sys
+from dfi_server.server import serve
+from dfi_server.worker_process import Command
+logging.basicConfig(level=logging.DEBUG)
+serve({endpoint!r}, [Command({slow.command.arguments!r}, {{}})])
+"""
+    slow.go.set()
+    with (tmp_path / "log").open("wb") as log, subprocess.Popen([sys.executable, "-c", code], stderr=log) as process:
+        try:
+            eventually(lambda: client_state(endpoint) == ServerState.READY, 20)
+            with Client(endpoint) as client:
+                assert client.edit(SMALL, photo).pixels == photo
+                for failure in ("odd", "memory", "no face", "killed"):
+                    slow.fails.set(failure)
+                    failure_of(lambda: client.edit(SMALL, photo))
+            with Raw(endpoint) as raw:
+                raw.socket.send_multipart([b'{"protocol": 1, "type": "edit", "id": "a"}', photo])
+                raw.error()
+        finally:
+            process.terminate()
+    text = (tmp_path / "log").read_bytes()
+    assert b"odd tensor" in text and b"A worker ended" in text
+    for form in (photo, photo.hex().encode(), base64.b64encode(photo), str(list(photo[:3]))[1:-1].encode(), b"SECRET"):
+        assert form not in text
 
 
 def test_a_killed_server_is_noticed_during_an_edit(light_server: tuple[subprocess.Popen[bytes], str]) -> None:

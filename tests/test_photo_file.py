@@ -204,6 +204,14 @@ def test_a_giant_image_is_refused_by_its_header(size: tuple[int, int], tmp_path:
     assert "250 megapixels" in refusal(path, ErrorCode.TOO_LARGE)
 
 
+def test_what_is_a_program_more_than_a_photo_is_not_opened(tmp_path: Path) -> None:
+    path = tmp_path / "drawing.svg"
+    path.write_text(
+        '<svg xmlns="http://www.w3.org/2000/svg" width="50" height="50"><rect width="20" height="20"/></svg>'
+    )
+    assert "not an image" in refusal(path, ErrorCode.BAD_IMAGE)
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"not an image", png(0, 0), png(0, 9), png(9, 9), b"P6 0 0 255\n", b"GIF89a" + bytes(7) + b";"],

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from servers import Raw
 
 from dfi_server import jobs, messages, protocol
+from dfi_server.client import Client
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.messages import (
     DTYPE_BYTES,
@@ -37,6 +39,7 @@ from dfi_server.protocol import (
     decode_request,
     encode,
 )
+from dfi_server.server import Server
 
 SPECIFICATION = Path(__file__).parents[1] / "docs" / "protocol.md"
 EDIT = {
@@ -357,17 +360,73 @@ def test_any_free_port_is_only_for_the_server() -> None:
         check_endpoint("tcp://127.0.0.1:*")
 
 
+def examples(side: str) -> dict[str, dict[str, Any]]:
+    """The specification's requests or replies: type -> header; "version" is the one of another version."""
+    found = re.findall(rf"```json {side} ?(\w*)\n(.*?)\n```", SPECIFICATION.read_text(), re.S)
+    headers = [(kind, json.loads(text)) for kind, text in found]
+    return {kind if kind == "version" else header["type"]: header for kind, header in headers}
+
+
+FRAMES = {"faces": [bytes(24)], "edit": [bytes(16 * 16 * 3)], "result": [bytes(12), bytes(4)]}
+
+
 def test_the_specification_s_examples_are_valid_and_cover_every_type() -> None:
-    frames = {"faces": [bytes(24)], "edit": [bytes(24)], "result": [bytes(12), bytes(4)]}
     seen = set()
-    for side, kind, text in re.findall(r"```json (request|reply) ?(\w*)\n(.*?)\n```", SPECIFICATION.read_text(), re.S):
-        decode = decode_request if side == "request" else decode_reply
-        message = decode([text.encode(), *frames.get(kind, [])])
-        again = json.loads(bytes(encode(message)[0]))
-        assert again == json.loads(text)  # no field is left out, none is unknown
-        seen.add((side, message.type.value))
+    for side, decode in (("request", decode_request), ("reply", decode_reply)):
+        for kind, header in examples(side).items():
+            if kind != "version":
+                message = decode(
+                    [json.dumps(header).encode(), *FRAMES.get(kind, []) * (kind != "faces" or side == "request")]
+                )
+                assert json.loads(bytes(encode(message)[0])) == header  # no field is left out, none is unknown
+                seen.add((side, kind))
     expected = {("request", kind) for kind in protocol._REQUESTS} | {("reply", kind) for kind in protocol._REPLIES}
     assert seen == expected - {("request", "status"), ("reply", "status")}  # which look like hello's
+
+
+def test_a_server_answers_every_example_of_the_specification_as_it_says(
+    real_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dfi_server.server.CLIENT_SILENCE_SECONDS", 60.0)
+    requests = examples("request")
+    answers: dict[str, dict[str, Any]] = {}
+    with Client(real_server.endpoint) as client:
+        client.attributes()  # its model is loaded
+    with Raw(real_server.endpoint) as client:
+
+        def send(kind: str, **changes: Any) -> None:
+            client.socket.send_multipart([json.dumps({**requests[kind], **changes}).encode(), *FRAMES.get(kind, [])])
+
+        def receive(final: str) -> dict[str, Any]:
+            while client.socket.poll(20_000):
+                header: dict[str, Any] = json.loads(client.socket.recv_multipart()[0])
+                answers[header["type"]] = header
+                if header["type"] == final:
+                    return header
+            raise AssertionError(f"no {final}, but {answers}")
+
+        for kind in ("hello", "attributes", "faces"):
+            send(kind)
+            receive(kind)
+        send("edit")
+        receive("result")
+        send("edit", iterations=1000)
+        send("heartbeat")
+        receive("heartbeat")
+        send("cancel")
+        receive("cancelled")
+        send("version")
+        assert receive("error") == examples("reply")["version"]
+        send("edit", alphas={"smilling": 0.4})
+        assert receive("error") == examples("reply")["error"]
+    for kind, example in examples("reply").items():
+        if kind != "version":
+            answer = answers[kind]
+            assert list(answer) == list(example)
+            same = ("protocol", "type", "id", "channels", "dtype")
+            assert {name: answer.get(name) for name in same} == {name: example.get(name) for name in same}
+            for name, value in example.items():
+                assert type(answer[name]) is type(value), (kind, name)
 
 
 def test_the_specification_s_tables_say_what_the_code_does() -> None:

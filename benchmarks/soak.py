@@ -1,0 +1,136 @@
+"""A server under mixed work for long: its memory and its file handles must not grow.
+
+    python benchmarks/soak.py [--minutes 60]
+
+Four clients each do over and over, at random: an edit, a preview, a search for faces, an edit that is cancelled, one
+whose client just goes, a bad request, a few questions. Sampled every few seconds: resident memory of the server and of
+its worker, and the server's open files. The exit code is 0 only if the last third's median is no more than 5 % or 10 MB
+above that of the second, every answer was as it must be, and the worker is still the first one.
+"""
+
+import argparse
+import collections
+import json
+import random
+import statistics
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import zmq
+from PIL import Image
+from server_process import handles, memory, photos, request, serving
+
+from dfi_server import paths
+from dfi_server.client import Client, EditRequest, PhotoRequest
+from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.messages import Edit
+from dfi_server.protocol import Message, MessageType, encode
+
+CLIENTS = 4
+SAMPLE_SECONDS = 2.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=60.0)
+    options = parser.parse_args()
+    done: collections.Counter[str] = collections.Counter()
+    failures: list[str] = []
+    samples: list[tuple[float, float, int]] = []
+    with serving() as server:
+        stopping = threading.Event()
+        work = lambda seed: client_work(server.endpoint, random.Random(seed), stopping, done, failures)  # noqa: E731
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(CLIENTS)]
+        worker = server.worker
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + 60 * options.minutes
+        while time.monotonic() < end and not failures:
+            time.sleep(SAMPLE_SECONDS)
+            samples.append((memory(server.process.pid), memory(worker), handles(server.process.pid)))
+        stopping.set()
+        for thread in threads:
+            thread.join()
+        same_worker = server.worker == worker
+    third = len(samples) // 3
+    report: dict[str, object] = {"minutes": options.minutes, "done": dict(done), "failures": failures}
+    flat = True
+    for n, name in enumerate(("server, MB", "worker, MB", "server's open files")):
+        thirds = [statistics.median(sample[n] for sample in samples[i * third : (i + 1) * third]) for i in range(3)]
+        report[f"{name}: medians of the three thirds"] = [round(value, 1) for value in thirds]
+        flat &= thirds[2] <= thirds[1] + max(10 if "MB" in name else 2, 0.05 * thirds[1])
+    print(json.dumps(report, indent=1))
+    raise SystemExit(bool(failures) or not flat or not same_worker)
+
+
+def client_work(
+    endpoint: str,
+    rng: random.Random,
+    stopping: threading.Event,
+    done: "collections.Counter[str]",
+    failures: list[str],
+) -> None:
+    picture = photos(1)[0]
+    with Image.open(paths.STARTER.parent / "sample" / "astronaut.jpg") as sample:
+        portraits = [np.asarray(sample.convert("RGB").resize((side, side))) for side in (200, 400, 800)]
+    right: dict[str, bytes] = {}
+
+    def once(kind: str) -> None:
+        portrait = rng.choice(portraits)
+        side = portrait.shape[0]
+        with Client(endpoint, timeout=30) as client:
+            if kind in ("edit", "preview"):
+                preview = kind == "preview"
+                wanted = EditRequest(side, side, 3, "uint8", {"senior": 0.3}, 2, preview=preview)
+                result = client.edit(wanted, portrait.data)
+                assert bytes(result.pixels) == right.setdefault(f"{kind} {side}", bytes(result.pixels)), "a wrong image"
+            elif kind == "faces":
+                assert len(client.faces(PhotoRequest(side, side, 3, "uint8"), portrait.data)) == 1
+            elif kind == "cancel":
+                calls = iter(range(rng.randrange(1, 30)))
+                with_code(
+                    ErrorCode.CANCELLED,
+                    lambda: client.edit(request(500), picture.data, cancelled=lambda: next(calls, None) is None),
+                )
+            elif kind == "bad":
+                wanted = EditRequest(side, side, 3, "uint8", {"no such thing": 0.3})
+                with_code(ErrorCode.UNKNOWN_ATTRIBUTE, lambda: client.edit(wanted, portrait.data))
+            elif kind == "ask":
+                for _ in range(20):
+                    assert client.hello().store and client.attributes()
+        if kind == "leave":
+            leave(endpoint)
+
+    while not stopping.is_set():
+        kind = rng.choice(("edit", "preview", "faces", "cancel", "leave", "bad", "ask"))
+        try:
+            once(kind)
+            done[kind] += 1
+        except Exception as error:
+            failures.append(f"{kind}: {type(error).__name__}: {error}")
+            return
+
+
+def with_code(code: ErrorCode, call: Callable[[], object]) -> None:
+    try:
+        call()
+    except DFIError as error:
+        assert error.code == code, f"{error.code}: {error}"
+    else:
+        raise AssertionError(f"no error {code}")
+
+
+def leave(endpoint: str) -> None:
+    """Send an edit and vanish."""
+    socket: zmq.Socket[bytes]
+    with zmq.Context.instance().socket(zmq.DEALER) as socket:
+        socket.linger = 100
+        socket.connect(endpoint)
+        edit = Edit(**vars(request(500)), pixels=photos(1)[0].data)
+        socket.send_multipart(encode(Message(MessageType.EDIT, "left", edit)))
+
+
+if __name__ == "__main__":
+    main()
