@@ -270,6 +270,52 @@ def test_what_the_source_hides_stays_hidden(gimp: Gimp, apply: Apply) -> None:
     assert (alpha[60:150, 135:180] > 200).all()
 
 
+def test_layer_mask_to_paint_on(gimp: Gimp, apply: Apply) -> None:
+    """What the layer's alpha says otherwise is said by a layer mask; it looks the same, and the source keeps its own."""
+    before = (
+        "image.select_rectangle(Gimp.ChannelOps.REPLACE, 110, 0, 140, 250)\n"
+        "layer.add_mask(layer.create_mask(Gimp.AddMaskType.SELECTION))\n"
+        "Gimp.context_set_feather(True)\nGimp.context_set_feather_radius(20, 20)\n"
+        "image.select_ellipse(Gimp.ChannelOps.REPLACE, 60, 50, 130, 170)\nimage.clean_all()\n"
+        "own_mask = digest(layer.get_mask())"
+    )
+    after = (
+        "answer['own mask same'] = digest(layer.get_mask()) == own_mask\nnew = image.get_layers()[0]\n"
+        "keep('visible', visible(image), \"R'G'B'A u8\")\nkeep('alpha', new, 'A u8')\nmask = new.get_mask()\n"
+        "answer['masked'] = mask is not None\nif mask:\n    keep('mask', mask, 'Y u8')"
+    )
+    plain = apply(before, after)
+    assert plain["status"] == "success" and not plain["masked"]
+    size = plain["layers"][0]["size"]
+    alpha = gimp.kept("alpha", "uint8", size).astype(int)
+    seen = gimp.kept("visible", "uint8", (250, 250)).astype(int)
+
+    masked = apply(before, after, **{"layer-mask": True})
+    assert_added(masked, "Smiling 0.4")
+    assert masked["masked"] and masked["own mask same"]
+    assert masked["layers"][0]["size"] == size
+    assert (gimp.kept("alpha", "uint8", size) == 255).all()
+    mask = gimp.kept("mask", "uint8", size)
+    assert abs(mask - alpha).max() <= 1
+    assert len(np.unique(mask)) > 50
+    assert abs(gimp.kept("visible", "uint8", (250, 250)) - seen).max() <= 2
+
+
+def test_layer_mask_hides_no_transparency(gimp: Gimp, apply: Apply) -> None:
+    """Where the source is transparent, the result is, however its mask is painted."""
+    before = (
+        "layer.add_alpha()\nimage.select_rectangle(Gimp.ChannelOps.REPLACE, 100, 60, 20, 90)\nlayer.edit_clear()\n"
+        "Gimp.Selection.none(image)\nimage.clean_all()"
+    )
+    after = "new = image.get_layers()[0]\nkeep('alpha', new, 'A u8')\nkeep('mask', new.get_mask(), 'Y u8')"
+    answer = apply(before, after, **{"layer-mask": True})
+    assert_added(answer, "Smiling 0.4")
+    (x, y), size = answer["layers"][0]["offset"], answer["layers"][0]["size"]
+    hole = (slice(60 - y, 150 - y), slice(100 - x, 120 - x))
+    assert not gimp.kept("alpha", "uint8", size)[hole].any()
+    assert (gimp.kept("mask", "uint8", size)[hole] > 0).any()
+
+
 def test_group_and_several_attributes(apply: Apply) -> None:
     """In a group the new layer stands right above the source; a list of attributes has alphas of its own."""
     before = (
@@ -436,7 +482,7 @@ def test_a_result_is_edited_again_from_its_source(apply: Apply) -> None:
     """Run on the new layer, the filter takes the layer that it was made of, and hides the earlier result."""
     after = """
 first = image.get_layers()[0]
-answer["again"] = call(image, [first], attribute="smiling", alpha=-0.3)
+answer["again"] = call(image, [first], attribute="smiling", alpha=-0.3, **{"layer-mask": True})
 answer["now"] = [[l.get_name(), l.get_visible()] for l in image.get_layers()]
 answer["source kept"] = digest(layer) == before
 answer["told"] = bytes(first.get_parasite("dfi-edit").get_data()).decode()

@@ -11,6 +11,7 @@ gi.require_version("Gimp", "3.0")
 gi.require_version("GimpUi", "3.0")
 gi.require_version("Gtk", "3.0")
 from gi.repository import Gimp, GimpUi, GLib, Gtk  # noqa: E402
+from i18n import _  # noqa: E402
 
 LIMIT = 0.6
 """Of a slider, to either side; edits beyond it look broken on most faces. Scripts may go to 2."""
@@ -25,18 +26,20 @@ class Choice(NamedTuple):
 
 
 PANEL = (
-    Choice("S_mile", "smiling"),
-    Choice("Mou_th open", "mouth_wide_open"),
-    Choice("_Eyes open", "eyes_open"),
-    Choice("_Older", "senior"),
-    Choice("_Glasses", "eyeglasses"),
-    Choice("Bear_d", "no_beard", -1),
-    Choice("M_ustache", "mustache"),
-    Choice("Ma_ke-up", "heavy_makeup"),
-    Choice("_Blond hair", "blond_hair"),
-    Choice("Gra_y hair", "gray_hair"),
-    Choice("Sh_iny skin", "shiny_skin"),
-    Choice("_Pale skin", "pale_skin"),
+    Choice(_("S_mile"), "smiling"),
+    Choice(_("Mou_th open"), "mouth_wide_open"),
+    Choice(_("_Eyes open"), "eyes_open"),
+    Choice(_("_Older, or younger"), "senior"),
+    Choice(_("_Glasses"), "eyeglasses"),
+    Choice(_("Bear_d"), "no_beard", -1),
+    Choice(_("M_ustache"), "mustache"),
+    Choice(_("Ma_ke-up"), "heavy_makeup"),
+    Choice(_("_Blond hair"), "blond_hair"),
+    Choice(_("Bro_wn hair"), "brown_hair"),
+    Choice(_("Blac_k hair"), "black_hair"),
+    Choice(_("Gra_y hair"), "gray_hair"),
+    Choice(_("Sh_iny skin"), "shiny_skin"),
+    Choice(_("_Pale skin"), "pale_skin"),
 )
 
 
@@ -53,9 +56,9 @@ class Sliders(Gtk.Box):
         scroll = Gtk.ScrolledWindow(hscrollbar_policy=Gtk.PolicyType.NEVER, min_content_height=330)
         scroll.add(self._grid)
         self.pack_start(scroll, True, True, 0)
-        self._search = Gtk.SearchEntry(placeholder_text="Any other attribute…", hexpand=True)
-        self._search.set_tooltip_text("Type a part of its name, and choose: it gets a slider")
-        find = Gtk.Label(label="Fi_nd:", use_underline=True)
+        self._search = Gtk.SearchEntry(placeholder_text=_("Any other attribute…"), hexpand=True)
+        self._search.set_tooltip_text(_("Type a part of its name, and choose: it gets a slider"))
+        find = Gtk.Label(label=_("Fi_nd:"), use_underline=True)
         find.set_mnemonic_widget(self._search)
         line = Gtk.Box(spacing=6)
         line.pack_start(find, False, False, 0)
@@ -72,7 +75,7 @@ class Sliders(Gtk.Box):
         for attribute, title in sorted(titles.items(), key=lambda item: item[1]):
             names.append((title, attribute))
         completion = Gtk.EntryCompletion(model=names, text_column=0, minimum_key_length=1)
-        completion.set_match_func(lambda _, typed, row: typed in names[row][0].lower())
+        completion.set_match_func(lambda _widget, typed, row: typed in names[row][0].lower())
         completion.connect("match-selected", self._chosen)
         self._search.set_completion(completion)
         self._search.connect("activate", self._entered)
@@ -97,20 +100,20 @@ class Sliders(Gtk.Box):
         scale.set_hexpand(True)
         scale.get_range().set_size_request(170, -1)
         scale.get_range().add_mark(0, Gtk.PositionType.BOTTOM, None)
-        scale.set_tooltip_text(f"{self._titles[choice.attribute]}: right for more of it, left for less")
-        scale.connect("value-changed", lambda _: self._changed())
+        scale.set_tooltip_text(_("Right for more of it, left for less"))
+        scale.connect("value-changed", lambda _widget: self._changed())
         self._names.add_widget(scale.get_label())
         reset = Gtk.Button.new_from_icon_name("edit-clear-symbolic", Gtk.IconSize.MENU)
         reset.set_relief(Gtk.ReliefStyle.NONE)
-        reset.set_tooltip_text("Back to 0")
-        reset.connect("clicked", lambda _: scale.set_value(0.0))
+        reset.set_tooltip_text(_("Back to 0"))
+        reset.connect("clicked", lambda _widget: scale.set_value(0.0))
         self._grid.attach(scale, 0, row, 1, 1)
         self._grid.attach(reset, 1, row, 1, 1)
         self._grid.show_all()
         self._rows[choice.attribute] = (choice, scale)
         return scale
 
-    def _chosen(self, _: Gtk.EntryCompletion, names: Gtk.TreeModel, row: Gtk.TreeIter) -> bool:
+    def _chosen(self, _completion: Gtk.EntryCompletion, names: Gtk.TreeModel, row: Gtk.TreeIter) -> bool:
         self._bring(names[row][1])
         return True
 
@@ -137,16 +140,16 @@ class Presets(Gtk.Box):
         self._saved = _read_presets()
         self._choice = Gtk.ComboBoxText.new_with_entry()
         self._choice.set_hexpand(True)
-        self._choice.get_child().set_placeholder_text("Presets: choose one, or name a new one")
+        self._choice.get_child().set_placeholder_text(_("Presets: choose one, or name a new one"))
         for name in sorted(self._saved):
             self._choice.append_text(name)
         self._choice.connect("changed", self._picked)
-        save = Gtk.Button(label="Sa_ve", use_underline=True)
-        save.set_tooltip_text("Save the sliders under this name")
+        save = Gtk.Button(label=_("Sa_ve"), use_underline=True)
+        save.set_tooltip_text(_("Save the sliders under this name"))
         save.connect("clicked", self._save)
-        reset = Gtk.Button(label="_Zero all", use_underline=True)
-        reset.set_tooltip_text("All sliders back to 0")
-        reset.connect("clicked", lambda _: load({}))
+        reset = Gtk.Button(label=_("_Zero all"), use_underline=True)
+        reset.set_tooltip_text(_("All sliders back to 0"))
+        reset.connect("clicked", lambda _widget: load({}))
         for widget, grows in ((self._choice, True), (save, False), (reset, False)):
             self.pack_start(widget, grows, grows, 0)
 
@@ -154,7 +157,7 @@ class Presets(Gtk.Box):
         if choice.get_active() >= 0:  # chosen from the list, not typed
             self._load(self._saved[choice.get_active_text()])
 
-    def _save(self, _: Gtk.Button) -> None:
+    def _save(self, _button: Gtk.Button) -> None:
         name = self._choice.get_active_text().strip()
         if name:
             if name not in self._saved:
