@@ -271,7 +271,7 @@ def test_what_the_source_hides_stays_hidden(gimp: Gimp, apply: Apply) -> None:
 
 
 def test_layer_mask_to_paint_on(gimp: Gimp, apply: Apply) -> None:
-    """What the layer's alpha says otherwise is said by a layer mask; it looks the same, and the source keeps its own."""
+    """It says what the layer's alpha says otherwise, and looks the same; the source keeps its own mask."""
     before = (
         "image.select_rectangle(Gimp.ChannelOps.REPLACE, 110, 0, 140, 250)\n"
         "layer.add_mask(layer.create_mask(Gimp.AddMaskType.SELECTION))\n"

@@ -192,7 +192,7 @@ class DeepFeatureInterpolation(Gimp.PlugIn):
         )
         procedure.add_boolean_argument(
             "layer-mask",
-            _("With a _layer mask"),
+            _("With a layer mas_k"),
             _("What hides the rest of the new layer becomes a layer mask, to be painted on"),
             False,
             GObject.ParamFlags.READWRITE,

@@ -77,20 +77,22 @@ class _Dialog:
         self._about_preview = _label()
         self._preview = Preview(server, layer, self._about_preview.set_text)
         self._faces = Faces(layer, self._face_chosen)
-        self._about_faces = _label(trouble)
+        self._about_faces = _label()
+        about_trouble = _label(trouble)
+        about_trouble.get_style_context().add_class("error")
         self._hint = _label(_("This is the starter model. For better results, run “dfi setup” once in a terminal."))
         self._hint.get_style_context().add_class("dim-label")
         self._server_bar = ServerBar(server, self._connected, self._set_ready)
         self._sliders = Sliders(self._moved)
         presets = Presets(self._sliders.show_alphas, self._sliders.alphas)
-        mask = GimpUi.prop_check_button_new(config, "layer-mask", _("With a _layer mask"))
+        mask = GimpUi.prop_check_button_new(config, "layer-mask", _("With a layer mas_k"))
         mask.set_tooltip_text(_("What hides the rest of the new layer becomes a layer mask, to be painted on"))
 
         left = Gtk.Box(orientation=Gtk.Orientation.VERTICAL, spacing=6)
         left.set_size_request(SIDE, -1)
         for widget in (self._preview, self._about_preview, self._faces, self._about_faces):
             left.pack_start(widget, False, False, 0)
-        for widget in (self._server_bar, self._hint):
+        for widget in (self._server_bar, about_trouble, self._hint):
             left.pack_end(widget, False, False, 0)
         self._controls = Gtk.Box(orientation=Gtk.Orientation.VERTICAL, spacing=6)
         self._controls.pack_start(self._sliders, True, True, 0)
@@ -101,14 +103,21 @@ class _Dialog:
         content.pack_start(self._controls, True, True, 0)
         content.show_all()
         self._hint.hide()
+        about_trouble.set_visible(bool(trouble))
         self._window.get_content_area().pack_start(content, True, True, 0)
         self._controls.set_sensitive(False)
         self._allow()
+        # The dialog's own Reset sets the arguments.
+        self._handler = config.connect("notify::attribute", lambda *_changed: self._follow_config())
 
     def run(self) -> bool:
         """True if the user applied. Raises what reading the layer raised."""
         self._server_bar.start()
         accepted: bool = self._window.run()
+        self._config.disconnect(self._handler)
+        if self._timer:
+            GLib.source_remove(self._timer)
+        self._server_bar.close()
         self._preview.close()
         self._window.destroy()
         if self._failure:
@@ -133,9 +142,9 @@ class _Dialog:
         self._hint.set_visible(self._server.store == "starter")
         if not self._controls.get_sensitive():
             self._sliders.offer(labels)
-            self._follow_config()
-            self._config.connect("notify::attribute", lambda *_changed: self._follow_config())  # the dialog's own Reset
             self._controls.set_sensitive(True)
+            self._follow_config()
+            self._sliders.child_focus(Gtk.DirectionType.TAB_FORWARD)
         if self._boxes is not None:
             self._ask_for_preview()
             return
@@ -157,7 +166,7 @@ class _Dialog:
     # --- the sliders
 
     def _follow_config(self) -> None:
-        if self._following:
+        if self._following or not self._controls.get_sensitive():
             return
         self._following = True
         try:

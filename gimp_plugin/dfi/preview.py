@@ -50,7 +50,7 @@ class Preview(Gtk.Box):
         touch.set_tooltip_text(_("Drag the line: before to its left, after to its right"))
         for signal in ("button-press-event", "motion-notify-event"):
             touch.connect(signal, self._dragged)
-        before = Gtk.Button(label=_("Before (B)"))
+        before = Gtk.Button(label=_("Before (B)"), can_focus=False)
         before.set_tooltip_text(_("Hold this, or the key B, to see all of the picture as it was"))
         before.connect("pressed", lambda _button: self.show_before(True))
         before.connect("released", lambda _button: self.show_before(False))
@@ -63,6 +63,7 @@ class Preview(Gtk.Box):
         line.pack_start(self._split, True, True, 0)
         self.pack_start(touch, False, False, 0)
         self.pack_start(line, False, False, 0)
+        self.look_at((0, 0, layer.get_width(), layer.get_height()))
         threading.Thread(target=self._work, daemon=True).start()
 
     def look_at(self, box: Sequence[int], is_face: bool = True) -> None:

@@ -94,6 +94,7 @@ class Server:
         DFIError.
         """
         client = self._client
+        vars(self).pop("_settings", None)  # install.sh may have been run meanwhile
         command, endpoint = self._settings
 
         def starting(seconds: float) -> None:
@@ -129,9 +130,8 @@ class Server:
         if info.state == "loading":
             return Status(State.LOADING, _("The server is loading its model…"))
         if info.state == "busy":
-            return Status(
-                State.BUSY, _("The server is busy on {device}; an edit waits its turn.").format(device=device)
-            )
+            text = _("The server is at work on {device}; a new edit waits its turn.")
+            return Status(State.BUSY, text.format(device=device))
         return Status(State.READY, _("The server is ready on {device}.").format(device=device))
 
     def stop(self) -> None:

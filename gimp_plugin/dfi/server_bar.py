@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import gi
 
@@ -22,7 +23,7 @@ class _Interrupted(Exception):
 
 
 class ServerBar(Gtk.Box):
-    """Looks after the server as long as it is shown, and never gives up for good: there is always a button.
+    """Looks after the server until it is closed, and never gives up for good: there is always a button.
 
     connected(labels) is called whenever a server has become ready to edit, with {attribute: label}; changed(ready) with
     whether an edit can be asked for. Everything here runs in GTK's thread, except for _look_after.
@@ -37,10 +38,11 @@ class ServerBar(Gtk.Box):
         super().__init__(orientation=Gtk.Orientation.VERTICAL, spacing=6)
         self._server, self._connected, self._changed = server, connected, changed
         self._pressed = threading.Event()
+        self._closed = False
         self._text = Gtk.Label(label=_("Looking for the server…"), xalign=0, wrap=True, max_width_chars=44)
         self._restart = Gtk.Button(use_underline=True, no_show_all=True)
         self._restart.connect("clicked", self._restart_clicked)
-        self._log = Gtk.Button(label=_("Server's lo_g…"), use_underline=True, no_show_all=True)
+        self._log = Gtk.Button(label=_("Show _its log"), use_underline=True, no_show_all=True)
         self._log.set_tooltip_text(str(server.log))
         self._log.connect("clicked", lambda button: _show_log(button.get_toplevel(), server))
         buttons = Gtk.Box(spacing=6)
@@ -52,9 +54,17 @@ class ServerBar(Gtk.Box):
     def start(self) -> None:
         threading.Thread(target=self._look_after, daemon=True).start()
 
+    def close(self) -> None:
+        """Say nothing more, and leave the server alone."""
+        self._closed = True
+        self._pressed.set()
+
     def _look_after(self) -> None:
+        def in_gtk(do: Callable[[Any], object], argument: object) -> None:
+            GLib.idle_add(lambda: None if self._closed else do(argument) and None)
+
         def tell(status: Status) -> None:
-            GLib.idle_add(self._show, status)
+            in_gtk(self._show, status)
 
         def wait(status: Status) -> None:
             tell(status)
@@ -63,7 +73,7 @@ class ServerBar(Gtk.Box):
 
         while True:
             try:
-                GLib.idle_add(self._connected, self._server.connect(wait))
+                in_gtk(self._connected, self._server.connect(wait))
                 while not self._pressed.is_set():
                     tell(self._server.status())
                     self._pressed.wait(EVERY_SECONDS)
@@ -72,6 +82,8 @@ class ServerBar(Gtk.Box):
             except Exception as error:  # whatever it is, the user gets to see it, and a button
                 tell(failure(error))
                 self._pressed.wait()
+            if self._closed:
+                return
             self._pressed.clear()
             try:
                 self._server.stop()
@@ -82,8 +94,8 @@ class ServerBar(Gtk.Box):
         self._text.set_text(status.text)
         trouble = status.state in _TROUBLE
         slow = status.seconds > PATIENCE_SECONDS
-        again = {State.NOT_INSTALLED: _("_Try again"), State.LOST: _("_Start the server")}
-        self._restart.set_label(again.get(status.state, _("_Restart the server")))
+        again = {State.NOT_INSTALLED: _("Try again no_w"), State.LOST: _("Start it no_w")}
+        self._restart.set_label(again.get(status.state, _("Restart it no_w")))
         self._restart.set_visible(trouble or slow)
         self._restart.set_sensitive(True)
         self._log.set_visible((trouble or slow) and self._server.log.exists())

@@ -34,12 +34,12 @@ PANEL = (
     Choice(_("Bear_d"), "no_beard", -1),
     Choice(_("M_ustache"), "mustache"),
     Choice(_("Ma_ke-up"), "heavy_makeup"),
-    Choice(_("_Blond hair"), "blond_hair"),
-    Choice(_("Bro_wn hair"), "brown_hair"),
-    Choice(_("Blac_k hair"), "black_hair"),
-    Choice(_("Gra_y hair"), "gray_hair"),
-    Choice(_("Sh_iny skin"), "shiny_skin"),
-    Choice(_("_Pale skin"), "pale_skin"),
+    Choice(_("Blond hair"), "blond_hair"),
+    Choice(_("Brown hair"), "brown_hair"),
+    Choice(_("Black hair"), "black_hair"),
+    Choice(_("Gray hair"), "gray_hair"),
+    Choice(_("Shiny skin"), "shiny_skin"),
+    Choice(_("Pale skin"), "pale_skin"),
 )
 
 
@@ -53,7 +53,8 @@ class Sliders(Gtk.Box):
         self._titles: dict[str, str] = {}
         self._grid = Gtk.Grid(column_spacing=6, row_spacing=2)
         self._names = Gtk.SizeGroup(mode=Gtk.SizeGroupMode.HORIZONTAL)
-        scroll = Gtk.ScrolledWindow(hscrollbar_policy=Gtk.PolicyType.NEVER, min_content_height=330)
+        scroll = Gtk.ScrolledWindow(hscrollbar_policy=Gtk.PolicyType.NEVER, min_content_height=360)
+        scroll.set_size_request(450, -1)  # as wide without sliders as with
         scroll.add(self._grid)
         self.pack_start(scroll, True, True, 0)
         self._search = Gtk.SearchEntry(placeholder_text=_("Any other attribute…"), hexpand=True)
