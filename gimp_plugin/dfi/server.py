@@ -51,7 +51,8 @@ class NotInstalled(UserError):
     """Something of the plug-in's own is missing."""
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"{what} {_('Run install.sh of Deep Feature Interpolation again.')}")
+        remedy = _("Run install.sh of Deep Feature Interpolation again.")
+        super().__init__(f"{what} {remedy}")
 
 
 class Server:

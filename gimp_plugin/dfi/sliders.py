@@ -33,7 +33,7 @@ PANEL = (
     Choice(_("_Glasses"), "eyeglasses"),
     Choice(_("Bear_d"), "no_beard", -1),
     Choice(_("M_ustache"), "mustache"),
-    Choice(_("Ma_ke-up"), "heavy_makeup"),
+    Choice(_("Make-u_p"), "heavy_makeup"),
     Choice(_("Blond hair"), "blond_hair"),
     Choice(_("Brown hair"), "brown_hair"),
     Choice(_("Black hair"), "black_hair"),
