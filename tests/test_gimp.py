@@ -550,6 +550,7 @@ def test_japanese(gimp_root: Path, tiny: str, face: np.ndarray, screenshots: Pat
         )
         window.key(SHORTCUT)
         dialog = window.window("^Deep Feature Interpolation$")
+        window.focus(dialog)
         time.sleep(3)
         window.screenshot(screenshots / "japanese.png", dialog)
     finally:

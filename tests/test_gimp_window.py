@@ -148,6 +148,7 @@ def test_two_faces_to_choose_from(window: Window, tiny: str, two_faces: np.ndarr
     """The dialog shows both, numbered; the second is chosen by a click on it."""
     window.server(tiny)
     show(window, two_faces)
+    window.fill_screen()
     dialog = open_dialog(window)
     height = window.geometry(dialog)[3]
     wait_for("the faces", lambda: window.geometry(dialog)[3] > height + 80)

@@ -14,7 +14,10 @@ from gi.repository import Gimp, GimpUi, GLib, Gtk  # noqa: E402
 from i18n import _  # noqa: E402
 
 LIMIT = 0.6
-"""Of a slider, to either side; edits beyond it look broken on most faces. Scripts may go to 2."""
+"""Of a slider, to either side; edits beyond it look broken on most faces."""
+
+NUMBER_LIMIT = 2.0
+"""Of the number beside it: what the server takes, and a script may have asked for."""
 
 
 class Choice(NamedTuple):
@@ -96,7 +99,9 @@ class Sliders(Gtk.Box):
 
     def _add(self, choice: Choice) -> GimpUi.ScaleEntry:
         row = len(self._rows)
-        scale = GimpUi.ScaleEntry.new(choice.title, 0.0, -LIMIT, LIMIT, 2)
+        scale = GimpUi.ScaleEntry.new(choice.title, 0.0, -NUMBER_LIMIT, NUMBER_LIMIT, 2)
+        scale.set_bounds(-LIMIT, LIMIT, True)
+        scale.get_spin_button().set_width_chars(5)
         scale.set_increments(0.01, 0.1)
         scale.set_hexpand(True)
         scale.get_range().set_size_request(170, -1)
