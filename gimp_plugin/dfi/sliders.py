@@ -16,9 +16,6 @@ from i18n import _  # noqa: E402
 LIMIT = 0.6
 """Of a slider, to either side; edits beyond it look broken on most faces."""
 
-NUMBER_LIMIT = 2.0
-"""Of the number beside it: what the server takes, and a script may have asked for."""
-
 
 class Choice(NamedTuple):
     """A slider of the panel: to the right it adds `sign` times alpha of the attribute."""
@@ -95,12 +92,14 @@ class Sliders(Gtk.Box):
             if attribute in self._titles and attribute not in self._rows:
                 self._add(Choice(self._titles[attribute], attribute))
         for attribute, (choice, scale) in self._rows.items():
-            scale.set_value(choice.sign * alphas.get(attribute, 0.0))
+            alpha = alphas.get(attribute, 0.0)
+            if abs(alpha) > LIMIT:  # from a script, to be edited again
+                scale.set_bounds(-abs(alpha), abs(alpha), False)
+            scale.set_value(choice.sign * alpha)
 
     def _add(self, choice: Choice) -> GimpUi.ScaleEntry:
         row = len(self._rows)
-        scale = GimpUi.ScaleEntry.new(choice.title, 0.0, -NUMBER_LIMIT, NUMBER_LIMIT, 2)
-        scale.set_bounds(-LIMIT, LIMIT, True)
+        scale = GimpUi.ScaleEntry.new(choice.title, 0.0, -LIMIT, LIMIT, 2)
         scale.get_spin_button().set_width_chars(5)
         scale.set_increments(0.01, 0.1)
         scale.set_hexpand(True)
