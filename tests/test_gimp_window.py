@@ -1,6 +1,7 @@
 """The plug-in in GIMP's window on a virtual screen: the dialog, what comes of it, and how failures look."""
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -142,6 +143,43 @@ def test_dialog(window: Window, tiny: str, face: np.ndarray, screenshots: Path) 
     window.key("ctrl+z")
     wait_for("the image as it was", lambda: names(window) == [source])
     assert not window.run(f"answer = {SHOWN}.is_dirty()")
+
+
+def test_edit_again_and_presets(window: Window, tiny: str, face: np.ndarray) -> None:
+    """The dialog on a result starts with its settings; they are saved by name, and taken from there by keyboard."""
+    window.server(tiny)
+    show(window, face)
+    window.run(
+        f"image = {SHOWN}\nlayer = image.get_layers()[0]\n"
+        "values = {'attribute': 'smiling=0.8 senior=-0.2', 'layer-mask': True}\n"
+        "assert call(image, [layer], **values)[0] == 'success'\n"
+        "image.set_selected_layers([image.get_layers()[0]])\nGimp.displays_flush()"
+    )
+    dialog = open_dialog(window)
+    wait_for_sliders(window, dialog)
+    window.focus(dialog)
+    window.key("alt+p", *"bold", "alt+v")
+    presets = window.plugin.parent.parent / "dfi-presets.json"
+    wait_for("the presets", presets.exists)
+    assert json.loads(presets.read_text()) == {"bold": {"smiling": 0.8, "senior": -0.2}}
+    apply_dialog(window, dialog)
+    wait_for("a new layer", lambda: len(names(window)) == 3, seconds=60)
+    first = "Smiling 0.8, Senior -0.2"
+    assert sorted(names(window)) == ["Background", first, f"{first} #1"]
+    code = f"answer = [[l.get_visible(), l.get_mask() is not None] for l in {SHOWN}.get_layers()]"
+    assert sorted(window.run(code)) == [[False, True], [True, False], [True, True]]
+
+    show(window, face)
+    dialog = open_dialog(window)
+    wait_for_sliders(window, dialog)
+    window.focus(dialog)
+    window.key("alt+z")
+    time.sleep(1)  # a button pressed by its letter works a little later
+    window.key("alt+k")  # without the layer mask, which was asked for last time
+    apply_dialog(window, dialog, "alt+p", "ctrl+a", *"bold", "Return")
+    wait_for("a new layer", lambda: len(names(window)) == 2, seconds=60)
+    assert names(window)[0] == first
+    assert window.run(code)[0] == [True, False]
 
 
 def test_two_faces_to_choose_from(window: Window, tiny: str, two_faces: np.ndarray, screenshots: Path) -> None:

@@ -33,7 +33,7 @@ PANEL = (
     Choice(_("_Glasses"), "eyeglasses"),
     Choice(_("Bear_d"), "no_beard", -1),
     Choice(_("M_ustache"), "mustache"),
-    Choice(_("Make-u_p"), "heavy_makeup"),
+    Choice(_("Make-up"), "heavy_makeup"),
     Choice(_("Blond hair"), "blond_hair"),
     Choice(_("Brown hair"), "brown_hair"),
     Choice(_("Black hair"), "black_hair"),
@@ -145,30 +145,52 @@ class Presets(Gtk.Box):
         self._saved = _read_presets()
         self._choice = Gtk.ComboBoxText.new_with_entry()
         self._choice.set_hexpand(True)
-        self._choice.get_child().set_placeholder_text(_("Presets: choose one, or name a new one"))
+        entry = self._choice.get_child()
+        entry.set_placeholder_text(_("Choose one, or name a new one"))
+        entry.connect("activate", self._picked)
         for name in sorted(self._saved):
             self._choice.append_text(name)
-        self._choice.connect("changed", self._picked)
+        self._choice.connect("changed", self._picked_from_list)
+        title = Gtk.Label(label=_("_Presets:"), use_underline=True)
+        title.set_mnemonic_widget(entry)
         save = Gtk.Button(label=_("Sa_ve"), use_underline=True)
         save.set_tooltip_text(_("Save the sliders under this name"))
         save.connect("clicked", self._save)
+        forget = Gtk.Button.new_from_icon_name("edit-delete-symbolic", Gtk.IconSize.BUTTON)
+        forget.set_tooltip_text(_("Forget the preset of this name"))
+        forget.connect("clicked", self._forget)
         reset = Gtk.Button(label=_("_Zero all"), use_underline=True)
         reset.set_tooltip_text(_("All sliders back to 0"))
         reset.connect("clicked", lambda _widget: load({}))
-        for widget, grows in ((self._choice, True), (save, False), (reset, False)):
+        for widget, grows in ((title, False), (self._choice, True), (save, False), (forget, False), (reset, False)):
             self.pack_start(widget, grows, grows, 0)
 
-    def _picked(self, choice: Gtk.ComboBoxText) -> None:
-        if choice.get_active() >= 0:  # chosen from the list, not typed
-            self._load(self._saved[choice.get_active_text()])
+    @property
+    def _name(self) -> str:
+        return str(self._choice.get_active_text()).strip()
+
+    def _picked(self, _widget: Gtk.Widget) -> None:
+        if self._name in self._saved:
+            self._load(self._saved[self._name])
+
+    def _picked_from_list(self, choice: Gtk.ComboBoxText) -> None:
+        if choice.get_active() >= 0:  # not while a name is typed
+            self._picked(choice)
 
     def _save(self, _button: Gtk.Button) -> None:
-        name = self._choice.get_active_text().strip()
-        if name:
-            if name not in self._saved:
-                self._choice.append_text(name)
-            self._saved[name] = self._current()
+        if self._name:
+            if self._name not in self._saved:
+                self._choice.append_text(self._name)
+            self._saved[self._name] = self._current()
             _write_presets(self._saved)
+
+    def _forget(self, _button: Gtk.Button) -> None:
+        if self._saved.pop(self._name, None) is not None:
+            _write_presets(self._saved)
+            self._choice.remove_all()
+            for name in sorted(self._saved):
+                self._choice.append_text(name)
+            self._choice.get_child().set_text("")
 
 
 def _presets_file() -> Path:
@@ -188,4 +210,7 @@ def _read_presets() -> dict[str, dict[str, float]]:
 
 
 def _write_presets(saved: Mapping[str, Mapping[str, float]]) -> None:
-    GLib.file_set_contents(str(_presets_file()), json.dumps(saved, indent=1).encode())  # at once, or not at all
+    try:
+        GLib.file_set_contents(str(_presets_file()), json.dumps(saved, indent=1).encode())  # at once, or not at all
+    except GLib.Error as error:
+        Gimp.message(_("The presets could not be saved: {error}").format(error=error.message))
