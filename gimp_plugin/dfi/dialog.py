@@ -62,6 +62,7 @@ class _Dialog:
         self._boxes: Sequence[Sequence[int]] | None = None
         self._timer = 0
         self._ready = False
+        self._closed = False
         self._following = False  # the sliders are being set from config
         self._window = GimpUi.ProcedureDialog.new(procedure, config, _("Deep Feature Interpolation"))
         self._window.set_ok_label(_("_Apply"))
@@ -114,6 +115,7 @@ class _Dialog:
         """True if the user applied. Raises what reading the layer raised."""
         self._server_bar.start()
         accepted: bool = self._window.run()
+        self._closed = True
         self._config.disconnect(self._handler)
         if self._timer:
             GLib.source_remove(self._timer)
@@ -146,7 +148,7 @@ class _Dialog:
             self._follow_config()
             self._sliders.child_focus(Gtk.DirectionType.TAB_FORWARD)
         if self._boxes is not None:
-            self._ask_for_preview()
+            self._moved()
             return
         try:
             self._source = self._source or self._read()
@@ -158,10 +160,19 @@ class _Dialog:
 
     def _find(self, source: Source) -> None:
         try:
-            GLib.idle_add(self._show_faces, source, self._server.faces(source))
+            GLib.idle_add(self._found, source, self._server.faces(source))
         except Exception as error:
-            lost = getattr(error, "code", None) == "unreachable"  # the server bar says so
-            GLib.idle_add(self._about_faces.set_text if lost else self._fail, "" if lost else error)
+            GLib.idle_add(self._found, source, error)
+
+    def _found(self, source: Source, found: Sequence[Sequence[int]] | Exception) -> None:
+        if self._closed or self._boxes is not None:  # or a server that was restarted has been quicker
+            return
+        if not isinstance(found, Exception):
+            self._show_faces(source, found)
+        elif getattr(found, "code", None) == "unreachable":
+            self._about_faces.set_text("")  # the server bar says so
+        else:
+            self._fail(found)
 
     # --- the sliders
 

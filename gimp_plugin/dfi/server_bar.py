@@ -61,7 +61,12 @@ class ServerBar(Gtk.Box):
 
     def _look_after(self) -> None:
         def in_gtk(do: Callable[[Any], object], argument: object) -> None:
-            GLib.idle_add(lambda: None if self._closed else do(argument) and None)
+            def once() -> bool:
+                if not self._closed:
+                    do(argument)
+                return GLib.SOURCE_REMOVE
+
+            GLib.idle_add(once)
 
         def tell(status: Status) -> None:
             in_gtk(self._show, status)
