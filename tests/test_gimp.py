@@ -380,7 +380,6 @@ def test_bad_arguments(apply: Apply, values: dict[str, object], sentence: str) -
     assert len(answer["layers"]) == 1
 
 
-@pytest.mark.every_gimp
 @pytest.mark.parametrize(
     ("before", "sentence"),
     [

@@ -14,7 +14,7 @@ from gimp.gimp import SHORTCUT, Window, free_endpoint, wait_for
 from gimp.server import editing
 from PIL import Image
 
-pytestmark = [pytest.mark.gimp, pytest.mark.every_gimp]
+pytestmark = pytest.mark.gimp
 pytest_plugins = ["gimp.fixtures"]
 
 
@@ -72,7 +72,7 @@ def picture_of(window: Window, dialog: str) -> np.ndarray:
 
 def wait_for_sliders(window: Window, dialog: str) -> None:
     """They come when the server has answered."""
-    wait_for("the sliders", lambda: picture_of(window, dialog)[30:80, 380:500].std() > 5)
+    wait_for("the sliders", lambda: picture_of(window, dialog)[30:80, 380:500].std() > 5, seconds=120, every=0.2)
 
 
 def apply_dialog(window: Window, dialog: str, *keys: str, picture: Path | None = None) -> None:
@@ -95,6 +95,7 @@ def apply_dialog(window: Window, dialog: str, *keys: str, picture: Path | None =
 
 
 @pytest.mark.data
+@pytest.mark.every_gimp
 def test_window(window: Window, real: str, screenshots: Path, unseen: np.ndarray) -> None:
     """From the shortcut through the dialog to a new layer, with pictures of both."""
     window.server(real)
@@ -118,6 +119,7 @@ FIND_SHADOW = ("alt+n", *"clock", "Return")
 ONLY_SHADOW = ("alt+m", "ctrl+a", "0", "Tab", *FIND_SHADOW, "ctrl+a", "minus", "period", "3", "Tab")
 
 
+@pytest.mark.every_gimp
 def test_dialog(window: Window, tiny: str, face: np.ndarray, screenshots: Path) -> None:
     """Another attribute from the list; repeating starts from the source again; one undo takes one run back."""
     window.server(tiny)
@@ -182,6 +184,7 @@ def test_edit_again_and_presets(window: Window, tiny: str, face: np.ndarray) -> 
     assert window.run(code)[0] == [True, False]
 
 
+@pytest.mark.every_gimp
 def test_two_faces_to_choose_from(window: Window, tiny: str, two_faces: np.ndarray, screenshots: Path) -> None:
     """The dialog shows both, numbered; the second is chosen by a click on it."""
     window.server(tiny)
@@ -202,6 +205,7 @@ RESTART = "alt+w"
 SHOW_LOG = "alt+i"
 
 
+@pytest.mark.every_gimp
 def test_server_that_does_not_start(window: Window, tiny: str, face: np.ndarray, screenshots: Path) -> None:
     """The dialog says why, shows the log, and goes on once the server can be had."""
     window.server(free_endpoint(), ["sh", "-c", "echo no disk left; exit 1"])
@@ -293,6 +297,7 @@ def test_layer_removed_meanwhile(window: Window, tiny: str, face: np.ndarray) ->
     assert names(window) == []
 
 
+@pytest.mark.every_gimp
 def test_preview_follows_the_sliders(window: Window, tiny: str, portrait: np.ndarray, screenshots: Path) -> None:
     """The picture changes by itself after a slider was moved, and is the photo again with all at 0."""
     window.server(tiny)
