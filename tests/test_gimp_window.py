@@ -100,16 +100,15 @@ def test_window(window: Window, real: str, screenshots: Path, unseen: np.ndarray
     """From the shortcut through the dialog to a new layer, with pictures of both."""
     window.server(real)
     show(window, unseen)
+    window.fill_screen()
     window.key("alt+r")  # Filters
     time.sleep(1)
     window.screenshot(screenshots / "menu.png")
     window.key("Escape", "Escape")
     window.key("2")  # zoom
-    window.fill_screen()
     dialog = open_dialog(window)
-    window.tool("xdotool", "windowmove", dialog, "780", "560")  # beside the face
     apply_dialog(window, dialog, "alt+m", "ctrl+a", "period", "5", "Tab", picture=screenshots / "dialog.png")
-    wait_for("a new layer", lambda: names(window)[0] == "Smiling 0.5", seconds=60)
+    wait_for("a new layer", lambda: names(window)[0] == "Smiling 0.5", seconds=180)
     picture = window.screenshot(screenshots / "result.png")
     assert np.asarray(Image.open(picture).convert("L")).std() > 20  # GIMP's window, not a black screen
 
