@@ -29,7 +29,7 @@ exec env "DFI_HOME=$0" "$0/venv/bin/dfi" serve "$@"'
 # The plug-in's folder, complete, in $1.
 make_plugin() {
     mkdir -p "$1/dfi_server"
-    cp "$here"/gimp_plugin/dfi/*.py "$1"
+    cp -r "$here"/gimp_plugin/dfi/{*.py,help.html,locale} "$1"
     chmod 755 "$1/dfi.py"
     cp "$here"/dfi_server/{__init__,errors,messages,protocol,client}.py "$1/dfi_server"
     "$venv/bin/python" -P -c 'import json, sys; from dfi_server.protocol import DEFAULT_ENDPOINT

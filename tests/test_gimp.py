@@ -1,15 +1,17 @@
 """The plug-in in a real GIMP, with the real server in a process of its own."""
 
 import contextlib
+import re
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from gimp.gimp import Gimp, free_endpoint, wait_for
+from gimp.gimp import REPOSITORY, SHORTCUT, Gimp, Window, free_endpoint, wait_for
 from gimp.server import editing, serving
 from PIL import Image
 
@@ -146,6 +148,7 @@ ADOBE = (
 )
 
 
+@pytest.mark.every_gimp
 @pytest.mark.parametrize(
     ("before", "wire", "encoding", "tolerance"),
     [
@@ -195,6 +198,7 @@ def test_high_dynamic_range_is_kept(gimp: Gimp, apply: Apply) -> None:
     assert (highlight[..., 3] == 1).all()
 
 
+@pytest.mark.every_gimp
 def test_selection(gimp: Gimp, apply: Apply, tiny: str, face: np.ndarray) -> None:
     """A feathered selection on a layer that lies elsewhere: it says where the face is, and fades the layer."""
     before = (
@@ -249,6 +253,7 @@ def test_layer_larger_than_the_image(apply: Apply, tiny: str, face: np.ndarray) 
     assert answer["layers"][0]["size"] == [result.width, result.height]
 
 
+@pytest.mark.every_gimp
 def test_what_the_source_hides_stays_hidden(gimp: Gimp, apply: Apply) -> None:
     """Transparent pixels, and those that the source's layer mask hides, do not come back in the new layer."""
     before = (
@@ -268,6 +273,78 @@ def test_what_the_source_hides_stays_hidden(gimp: Gimp, apply: Apply) -> None:
     assert not alpha[60:150, 100:120].any()
     assert not alpha[:, :130].any()
     assert (alpha[60:150, 135:180] > 200).all()
+
+
+@pytest.mark.every_gimp
+def test_layer_mask_to_paint_on(gimp: Gimp, apply: Apply) -> None:
+    """It says what the layer's alpha says otherwise, and looks the same; the source keeps its own mask."""
+    before = (
+        "image.select_rectangle(Gimp.ChannelOps.REPLACE, 110, 0, 140, 250)\n"
+        "layer.add_mask(layer.create_mask(Gimp.AddMaskType.SELECTION))\n"
+        "Gimp.context_set_feather(True)\nGimp.context_set_feather_radius(20, 20)\n"
+        "image.select_ellipse(Gimp.ChannelOps.REPLACE, 60, 50, 130, 170)\nimage.clean_all()\n"
+        "own_mask = digest(layer.get_mask())"
+    )
+    after = (
+        "answer['own mask same'] = digest(layer.get_mask()) == own_mask\nnew = image.get_layers()[0]\n"
+        "keep('visible', visible(image), \"R'G'B'A u8\")\nkeep('alpha', new, 'A u8')\nmask = new.get_mask()\n"
+        "answer['masked'] = mask is not None\nif mask:\n    keep('mask', mask, 'Y u8')"
+    )
+    plain = apply(before, after)
+    assert plain["status"] == "success" and not plain["masked"]
+    size = plain["layers"][0]["size"]
+    alpha = gimp.kept("alpha", "uint8", size).astype(int)
+    seen = gimp.kept("visible", "uint8", (250, 250)).astype(int)
+
+    masked = apply(before, after, **{"layer-mask": True})
+    assert_added(masked, "Smiling 0.4")
+    assert masked["masked"] and masked["own mask same"]
+    assert masked["layers"][0]["size"] == size
+    assert (gimp.kept("alpha", "uint8", size) == 255).all()
+    mask = gimp.kept("mask", "uint8", size)
+    assert abs(mask - alpha).max() <= 1
+    assert len(np.unique(mask)) > 50
+    assert abs(gimp.kept("visible", "uint8", (250, 250)) - seen).max() <= 2
+
+
+def test_layer_mask_hides_no_transparency(gimp: Gimp, apply: Apply) -> None:
+    """Where the source is transparent, the result is, however its mask is painted."""
+    before = (
+        "layer.add_alpha()\nimage.select_rectangle(Gimp.ChannelOps.REPLACE, 100, 60, 20, 90)\nlayer.edit_clear()\n"
+        "Gimp.Selection.none(image)\nimage.clean_all()"
+    )
+    after = "new = image.get_layers()[0]\nkeep('alpha', new, 'A u8')\nkeep('mask', new.get_mask(), 'Y u8')"
+    answer = apply(before, after, **{"layer-mask": True})
+    assert_added(answer, "Smiling 0.4")
+    (x, y), size = answer["layers"][0]["offset"], answer["layers"][0]["size"]
+    hole = (slice(60 - y, 150 - y), slice(100 - x, 120 - x))
+    assert not gimp.kept("alpha", "uint8", size)[hole].any()
+    assert (gimp.kept("mask", "uint8", size)[hole] > 0).any()
+
+
+def test_locks(apply: Apply) -> None:
+    """A source that must not be changed is not, and its locks are not the result's."""
+    before = (
+        "layer.add_alpha()\nlayer.set_lock_alpha(True)\nlayer.set_lock_content(True)\nlayer.set_lock_position(True)\n"
+        "layer.set_lock_visibility(True)\nimage.clean_all()"
+    )
+    after = (
+        "new = image.get_layers()[0]\nanswer['locks'] = [[l.get_lock_alpha(), l.get_lock_content(), "
+        "l.get_lock_position(), l.get_lock_visibility()] for l in (new, layer)]"
+    )
+    answer = apply(before, after)
+    assert_added(answer, "Smiling 0.4")
+    assert answer["locks"] == [[False] * 4, [True] * 4]
+
+
+def test_more_than_20_megapixels(gimp: Gimp, apply: Apply) -> None:
+    """The face of a 25 megapixel photo is edited at its own size; the new layer is no larger than the change."""
+    answer = apply("image.scale(5000, 5000)\nimage.clean_all()", "keep('alpha', image.get_layers()[0], 'A u8')")
+    assert_added(answer, "Smiling 0.4")
+    assert answer["layers"][1]["size"] == [5000, 5000]
+    size = answer["layers"][0]["size"]
+    assert 1000 < size[0] < 5000 and 1000 < size[1] < 5000
+    assert (gimp.kept("alpha", "uint8", size) > 200).mean() > 0.1
 
 
 def test_group_and_several_attributes(apply: Apply) -> None:
@@ -416,10 +493,14 @@ def test_server_dies(gimp: Gimp, apply: Apply, _tiny_built: Path) -> None:
 def test_cancel_leaves_nothing_behind(gimp: Gimp, apply: Apply, tiny: str) -> None:
     """GIMP's Cancel kills the plug-in: the image stays as it is, and the server is free again."""
     gimp.server(tiny)
+    freed: list[float] = []
 
     def kill() -> None:
         wait_for("an edit", lambda: editing(tiny), every=0.01)
         subprocess.run(["kill", "-KILL", *map(str, gimp.plugin_processes())], check=True)
+        killed = time.monotonic()
+        wait_for("a free server", lambda: not editing(tiny), seconds=10)
+        freed.append(time.monotonic() - killed)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -428,15 +509,63 @@ def test_cancel_leaves_nothing_behind(gimp: Gimp, apply: Apply, tiny: str) -> No
     assert answer["status"] != "success"
     assert answer["source same"] and not answer["dirty"]
     assert len(answer["layers"]) == 1
-    wait_for("a free server", lambda: not editing(tiny), seconds=5)
+    assert freed[0] < 3
     assert_added(apply(), "Smiling 0.4")
 
 
+@pytest.mark.every_gimp
+def test_the_readme_s_example_can_be_pasted(gimp: Gimp, tiny: str, two_faces: np.ndarray) -> None:
+    """As a user's shell takes it, in a folder with a photo.jpg: GIMP without a window writes the result."""
+    gimp.server(tiny)
+    (example,) = re.findall(r"```sh\n(gimp-console .*?)```", (REPOSITORY / "README.md").read_text("utf-8"), re.DOTALL)
+    Image.fromarray(two_faces).save(gimp.share / "photo.jpg", quality=95)
+    done = gimp.shell(example)
+    assert done.returncode == 0, done.stdout + done.stderr
+    answer = gimp.run(
+        f"image = load({gimp.path(gimp.share / 'photo.xcf')!r})\n"
+        "answer = [[l.get_name(), l.get_mask() is not None] for l in image.get_layers()]\nimage.delete()"
+    )
+    name, masked = answer[0]
+    assert "Smiling 0.4" in name and masked
+    assert len(answer) == 2
+
+    broken = gimp.shell(example.replace("smiling=0.4", "smilling=0.4"))
+    assert broken.returncode != 0
+    assert "There is no attribute 'smilling'" in broken.stdout + broken.stderr
+
+
+def test_japanese(gimp_root: Path, tiny: str, face: np.ndarray, screenshots: Path) -> None:
+    """Menu, arguments, errors and the dialog, in the language of GIMP's user."""
+    window = Window(gimp_root)
+    try:
+        window.server(tiny)
+        window.start(LANG="ja_JP.UTF-8")
+        Image.fromarray(face).save(window.share / "face.png")
+        label, alpha, refused = window.run(
+            f"image = load({window.path(window.share / 'face.png')!r})\nlayer = image.get_layers()[0]\n"
+            "procedure = Gimp.get_pdb().lookup_procedure('plug-in-dfi')\n"
+            "answer = [procedure.get_menu_label(), procedure.find_argument('alpha').nick,\n"
+            "          call(image, [layer], face='left')]\nGimp.Display.new(image)\nGimp.displays_flush()"
+        )
+        window.key(SHORTCUT)
+        dialog = window.window("^Deep Feature Interpolation$")
+        window.focus(dialog)
+        time.sleep(3)
+        window.screenshot(screenshots / "japanese.png", dialog)
+    finally:
+        window.stop()
+    assert label == "顔の属性を変える (_Deep Feature Interpolation)..."
+    assert alpha == "アルファ(_P)"
+    sentence = "「left」は顔の指定ではありません。「largest」、「all」、または 1 からの番号を書いてください。"
+    assert refused == ["execution-error", sentence]
+
+
+@pytest.mark.every_gimp
 def test_a_result_is_edited_again_from_its_source(apply: Apply) -> None:
     """Run on the new layer, the filter takes the layer that it was made of, and hides the earlier result."""
     after = """
 first = image.get_layers()[0]
-answer["again"] = call(image, [first], attribute="smiling", alpha=-0.3)
+answer["again"] = call(image, [first], attribute="smiling", alpha=-0.3, **{"layer-mask": True})
 answer["now"] = [[l.get_name(), l.get_visible()] for l in image.get_layers()]
 answer["source kept"] = digest(layer) == before
 answer["told"] = bytes(first.get_parasite("dfi-edit").get_data()).decode()

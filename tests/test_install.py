@@ -152,8 +152,11 @@ def test_first_run_says_what_works_and_what_is_missing(installed: Home, first_ru
 def test_filter_is_complete(installed: Home) -> None:
     flatpak = installed.path / ".var/app/org.gimp.GIMP/config/GIMP/3.0/plug-ins/dfi"
     for folder in (installed.filter, flatpak):
-        for source in (REPOSITORY / "gimp_plugin" / "dfi").glob("*.py"):
-            assert (folder / source.name).read_bytes() == source.read_bytes()
+        here = REPOSITORY / "gimp_plugin" / "dfi"
+        files = [path for path in here.rglob("*.*") if "__pycache__" not in path.parts and path.is_file()]
+        assert {".py", ".html", ".mo"} <= {path.suffix for path in files}
+        for source in files:
+            assert (folder / source.relative_to(here)).read_bytes() == source.read_bytes()
         assert os.access(folder / "dfi.py", os.X_OK)
         assert sorted(path.name for path in (folder / "dfi_server").glob("*.py")) == sorted(EDITOR_SIDE)
     assert list((installed.path / ".config/GIMP/2.10/plug-ins").iterdir()) == []

@@ -3,7 +3,7 @@ server answers."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from pathlib import Path
 
 import gi
 
@@ -11,33 +11,19 @@ gi.require_version("Gdk", "3.0")
 gi.require_version("Gimp", "3.0")
 gi.require_version("GimpUi", "3.0")
 gi.require_version("Gtk", "3.0")
-from alphas import format_alphas, parse_alphas  # noqa: E402
+from faces import Faces  # noqa: E402
 from gi.repository import Gdk, Gimp, GimpUi, GLib, Gtk  # noqa: E402
-from layer import Source, UserError  # noqa: E402
-from preview import SIDE, Preview, Previewer  # noqa: E402
+from i18n import _  # noqa: E402
+from layer import Source  # noqa: E402
+from preview import SIDE, Preview  # noqa: E402
+from request import UserError, format_alphas, parse_alphas  # noqa: E402
+from server import Server  # noqa: E402
+from server_bar import ServerBar  # noqa: E402
 from sliders import Presets, Sliders  # noqa: E402
 
-THUMBNAIL = (320, 140)  # width and height at most
 PAUSE = 120  # milliseconds that the sliders rest before a preview is asked for
-STYLE = b"""
-.dfi-face { background: none; border: 2px solid rgba(255,255,255,0.9); border-radius: 3px; box-shadow: none;
-            outline: 1px solid rgba(0,0,0,0.5); padding: 0 3px; color: white; text-shadow: 0 0 3px black;
-            font-weight: bold; }
-.dfi-face:checked { border-color: #ffb000; background: rgba(255,176,0,0.15); }
-.dfi-face:focus { outline: 1px dashed white; }
-"""
-STARTER = "This is the starter model. For better results, run “dfi setup” once in a terminal."
-
-Say = Callable[[str], object]
-
-
-class Server(Previewer, Protocol):
-    """What the dialog wants of dfi.Server."""
-
-    store: str
-
-    def connect(self, say: Say) -> Mapping[str, str]: ...
-    def faces(self, source: Source) -> Sequence[Sequence[int]]: ...
+HELP = Path(__file__).resolve().parent / "help.html"
+_BEFORE_KEYS = (Gdk.KEY_b, Gdk.KEY_B)
 
 
 def ask(
@@ -46,49 +32,20 @@ def ask(
     server: Server,
     layer: Gimp.Layer,
     read: Callable[[], Source],
-    face: str,
+    trouble: str = "",
 ) -> bool:
-    """Let the user set `attribute` and `face` in config, the latter from `face` on. False if the user cancelled.
+    """Let the user set the arguments in config. False if the user cancelled.
 
-    The server is asked in a thread, and what it says is shown meanwhile; `read` reads the layer, which GIMP allows in
-    this thread only. An exception from either closes the dialog and is raised here.
+    The server is looked after meanwhile, in threads. `read` reads the layer, which GIMP allows in this thread only; an
+    exception from it closes the dialog and is raised here, as there is nothing to be set then. trouble: a sentence on
+    why the last edit failed.
     """
     GimpUi.init(procedure.get_name())
-    dialog = _Dialog(procedure, config, server, layer, face)
-    failures: list[Exception] = []
-
-    def fail(error: Exception) -> None:
-        failures.append(error)
-        dialog.close()
-
-    def connect() -> None:
-        try:
-            GLib.idle_add(offer, server.connect(lambda text: GLib.idle_add(dialog.say, text)))
-        except Exception as error:  # whatever it is: raised where the user gets to see it
-            GLib.idle_add(fail, error)
-
-    def offer(labels: Mapping[str, str]) -> None:
-        dialog.offer(labels, server.store)
-        try:
-            threading.Thread(target=find, args=(read(),), daemon=True).start()
-        except Exception as error:
-            fail(error)
-
-    def find(source: Source) -> None:
-        try:
-            GLib.idle_add(dialog.show_faces, source, server.faces(source))
-        except Exception as error:
-            GLib.idle_add(fail, error)
-
-    threading.Thread(target=connect, daemon=True).start()
-    accepted = dialog.run()
-    if failures:
-        raise failures[0]
-    return accepted
+    return _Dialog(procedure, config, server, layer, read, trouble).run()
 
 
 class _Dialog:
-    """Everything here runs in GTK's thread."""
+    """Everything here runs in GTK's thread, except for _find."""
 
     def __init__(
         self,
@@ -96,62 +53,131 @@ class _Dialog:
         config: Gimp.ProcedureConfig,
         server: Server,
         layer: Gimp.Layer,
-        face: str,
+        read: Callable[[], Source],
+        trouble: str,
     ) -> None:
-        self._config = config
-        self._layer = layer
-        self._boxes: Sequence[Sequence[int]] = ()
+        self._config, self._server, self._layer, self._read = config, server, layer, read
+        self._failure: Exception | None = None
+        self._source: Source | None = None
+        self._boxes: Sequence[Sequence[int]] | None = None
         self._timer = 0
+        self._ready = False
+        self._closed = False
         self._following = False  # the sliders are being set from config
-        config.set_property("face", face)  # not last time's: another photo's number means nothing here
-        self._window = GimpUi.ProcedureDialog.new(procedure, config, "Deep Feature Interpolation")
-        self._window.set_ok_label("_Apply")
+        self._window = GimpUi.ProcedureDialog.new(procedure, config, _("Deep Feature Interpolation"))
+        self._window.set_ok_label(_("_Apply"))
+        help_button = Gtk.Button(label=_("_Help"), use_underline=True)
+        help_button.set_tooltip_text(str(HELP))
+        help_button.connect("clicked", self._help)
+        help_button.show()
+        self._window.get_action_area().add(help_button)
+        self._window.get_action_area().set_child_secondary(help_button, True)
+        self._window.connect("key-press-event", self._key, True)
+        self._window.connect("key-release-event", self._key, False)
 
-        self._status = Gtk.Label(label="Looking for the server…", xalign=0, wrap=True, max_width_chars=44)
-        self._hint = Gtk.Label(label=STARTER, xalign=0, wrap=True, max_width_chars=44)
-        self._hint.get_style_context().add_class("dim-label")
-        self._about_preview = Gtk.Label(xalign=0, wrap=True, max_width_chars=44)
+        self._about_preview = _label()
         self._preview = Preview(server, layer, self._about_preview.set_text)
-        self._faces = Gtk.Box(orientation=Gtk.Orientation.VERTICAL, spacing=6)
+        self._faces = Faces(layer, self._face_chosen)
+        self._about_faces = _label()
+        about_trouble = _label(trouble)
+        about_trouble.get_style_context().add_class("error")
+        self._hint = _label(_("This is the starter model. For better results, run “dfi setup” once in a terminal."))
+        self._hint.get_style_context().add_class("dim-label")
+        self._server_bar = ServerBar(server, self._connected, self._set_ready)
         self._sliders = Sliders(self._moved)
         presets = Presets(self._sliders.show_alphas, self._sliders.alphas)
+        mask = GimpUi.prop_check_button_new(config, "layer-mask", _("With a layer mas_k"))
+        mask.set_tooltip_text(_("What hides the rest of the new layer becomes a layer mask, to be painted on"))
 
         left = Gtk.Box(orientation=Gtk.Orientation.VERTICAL, spacing=6)
         left.set_size_request(SIDE, -1)
-        for widget in (self._preview, self._about_preview, self._faces):
+        for widget in (self._preview, self._about_preview, self._faces, self._about_faces):
             left.pack_start(widget, False, False, 0)
-        for widget in (self._hint, self._status):
+        for widget in (self._server_bar, about_trouble, self._hint):
             left.pack_end(widget, False, False, 0)
         self._controls = Gtk.Box(orientation=Gtk.Orientation.VERTICAL, spacing=6)
         self._controls.pack_start(self._sliders, True, True, 0)
         self._controls.pack_start(presets, False, False, 0)
+        self._controls.pack_start(mask, False, False, 0)
         content = Gtk.Box(spacing=12, margin=12)
         content.pack_start(left, False, False, 0)
         content.pack_start(self._controls, True, True, 0)
         content.show_all()
         self._hint.hide()
+        about_trouble.set_visible(bool(trouble))
         self._window.get_content_area().pack_start(content, True, True, 0)
-        self._allow(False)
+        self._controls.set_sensitive(False)
+        self._allow()
+        # The dialog's own Reset sets the arguments.
+        self._handler = config.connect("notify::attribute", lambda *_changed: self._follow_config())
 
-    def _allow(self, ready: bool) -> None:
-        self._controls.set_sensitive(ready)
-        self._window.set_response_sensitive(Gtk.ResponseType.OK, ready and bool(self._sliders.alphas()))
+    def run(self) -> bool:
+        """True if the user applied. Raises what reading the layer raised."""
+        self._server_bar.start()
+        accepted: bool = self._window.run()
+        self._closed = True
+        self._config.disconnect(self._handler)
+        if self._timer:
+            GLib.source_remove(self._timer)
+        self._server_bar.close()
+        self._preview.close()
+        self._window.destroy()
+        if self._failure:
+            raise self._failure
+        return accepted
 
-    def say(self, text: str) -> None:
-        self._status.set_text(text)
+    def _fail(self, error: Exception) -> None:
+        self._failure = error
+        self._window.response(Gtk.ResponseType.CANCEL)
 
-    def offer(self, labels: Mapping[str, str], store: str) -> None:
-        """Make the sliders, as they were last time, and let the user go on."""
-        self._hint.set_visible(store == "starter")
-        self._sliders.offer(labels)
-        self._follow_config()
-        self._config.connect("notify::attribute", lambda *_: self._follow_config())  # the dialog's own Reset
-        self._ready = f"Ready, with {len(labels)} attributes."
-        self._status.set_text(f"{self._ready} Looking for faces…")
-        self._allow(True)
+    # --- the server
+
+    def _set_ready(self, ready: bool) -> None:
+        self._ready = ready
+        self._allow()
+
+    def _allow(self) -> None:
+        self._window.set_response_sensitive(Gtk.ResponseType.OK, self._ready and bool(self._sliders.alphas()))
+
+    def _connected(self, labels: Mapping[str, str]) -> None:
+        """A server is there, perhaps not the first: offer what it can, and go on."""
+        self._hint.set_visible(self._server.store == "starter")
+        if not self._controls.get_sensitive():
+            self._sliders.offer(labels)
+            self._controls.set_sensitive(True)
+            self._follow_config()
+            self._sliders.child_focus(Gtk.DirectionType.TAB_FORWARD)
+        if self._boxes is not None:
+            self._moved()
+            return
+        try:
+            self._source = self._source or self._read()
+        except Exception as error:
+            self._fail(error)
+            return
+        self._about_faces.set_text(_("Looking for faces…"))
+        threading.Thread(target=self._find, args=(self._source,), daemon=True).start()
+
+    def _find(self, source: Source) -> None:
+        try:
+            GLib.idle_add(self._found, source, self._server.faces(source))
+        except Exception as error:
+            GLib.idle_add(self._found, source, error)
+
+    def _found(self, source: Source, found: Sequence[Sequence[int]] | Exception) -> None:
+        if self._closed or self._boxes is not None:  # or a server that was restarted has been quicker
+            return
+        if not isinstance(found, Exception):
+            self._show_faces(source, found)
+        elif getattr(found, "code", None) == "unreachable":
+            self._about_faces.set_text("")  # the server bar says so
+        else:
+            self._fail(found)
+
+    # --- the sliders
 
     def _follow_config(self) -> None:
-        if self._following:
+        if self._following or not self._controls.get_sensitive():
             return
         self._following = True
         try:
@@ -169,7 +195,7 @@ class _Dialog:
         self._following = True
         self._config.set_property("attribute", format_alphas(self._sliders.alphas()))
         self._following = False
-        self._allow(True)
+        self._allow()
         if self._timer:
             GLib.source_remove(self._timer)
         self._timer = GLib.timeout_add(PAUSE, self._ask_for_preview)
@@ -179,72 +205,59 @@ class _Dialog:
         self._preview.follow(self._sliders.alphas())
         return GLib.SOURCE_REMOVE
 
-    def _look_at(self, box: Sequence[int], is_face: bool = True) -> None:
-        self._preview.look_at(box, is_face)
-        self._preview.follow(self._sliders.alphas())
+    # --- the faces
 
-    def show_faces(self, source: Source, boxes: Sequence[Sequence[int]]) -> None:
-        """Show the layer with its faces numbered, to choose from; `boxes` are in its pixels."""
+    def _show_faces(self, source: Source, boxes: Sequence[Sequence[int]]) -> None:
         self._boxes = boxes
         if not boxes:
-            where = "in the selection, which is taken for one" if source.box else "here: select it from brow to chin"
-            self._status.set_text(f"No face was found {where}.")
             if source.box:
+                self._about_faces.set_text(_("No face was found in the selection, which is taken for one."))
                 self._look_at(source.box, is_face=False)
+            else:
+                self._about_faces.set_text(_("No face was found here: select it from brow to chin."))
             return
         self._look_at(boxes[0])
         chosen = self._config.get_property("face")
         if chosen.isdigit() and int(chosen) > len(boxes):
             chosen = "largest"
             self._config.set_property("face", chosen)
-        if len(boxes) == 1:
-            self._status.set_text(f"{self._ready} One face.")
-            return
-        scale = min(1.0, THUMBNAIL[0] / source.width, THUMBNAIL[1] / source.height)
-        size = (max(1, round(source.width * scale)), max(1, round(source.height * scale)))
-        style = Gtk.CssProvider()
-        style.load_from_data(STYLE)
-        Gtk.StyleContext.add_provider_for_screen(
-            Gdk.Screen.get_default(), style, Gtk.STYLE_PROVIDER_PRIORITY_APPLICATION
-        )
-        picture = Gtk.Fixed(halign=Gtk.Align.CENTER)
-        thumbnail = self._layer.get_thumbnail(*size, Gimp.PixbufTransparency.SMALL_CHECKS)
-        picture.put(Gtk.Image.new_from_pixbuf(thumbnail), 0, 0)
-        buttons = {}
-        group = None
-        for number, box in enumerate(boxes, start=1):
-            left, top = (max(0, round(value * scale)) for value in box[:2])
-            right, bottom = (min(n, round((a + b) * scale)) for a, b, n in zip(box[:2], box[2:], size, strict=True))
-            face = "largest" if number == 1 else str(number)
-            group = buttons[face] = self._choice(group, str(number), face)
-            group.set_size_request(right - left, bottom - top)
-            group.set_mode(False)  # a frame around the face, not a round button
-            group.get_style_context().add_class("dfi-face")
-            group.set_tooltip_text(f"Face {number}")
-            picture.put(group, left, top)
-        self._faces.pack_start(picture, False, False, 0)
-        buttons["all"] = everybody = self._choice(group, f"All {len(boxes)} faces", "all")
-        everybody.set_halign(Gtk.Align.CENTER)
-        self._faces.pack_start(everybody, False, False, 0)
-        self._status.set_text(f"{self._ready} {len(boxes)} faces: choose one, or all.")
-        self._faces.show_all()
-        buttons.get(chosen, buttons["largest"]).set_active(True)
+        self._about_faces.set_text("")
+        if len(boxes) > 1:
+            self._about_faces.set_text(_("{count} faces: choose one, or all.").format(count=len(boxes)))
+            self._faces.show_boxes(boxes, chosen)
 
-    def _choice(self, group: Gtk.RadioButton | None, label: str, face: str) -> Gtk.RadioButton:
-        button = Gtk.RadioButton(group=group, label=label, use_underline=True)
-        button.connect("toggled", self._face_chosen, face)
-        return button
+    def _look_at(self, box: Sequence[int], is_face: bool = True) -> None:
+        self._preview.look_at(box, is_face)
+        self._preview.follow(self._sliders.alphas())
 
-    def _face_chosen(self, button: Gtk.RadioButton, face: str) -> None:
-        if button.get_active():
-            self._config.set_property("face", face)
-            self._look_at(self._boxes[int(face) - 1 if face.isdigit() else 0])
+    def _face_chosen(self, face: str) -> None:
+        self._config.set_property("face", face)
+        assert self._boxes
+        self._look_at(self._boxes[int(face) - 1 if face.isdigit() else 0])
 
-    def close(self) -> None:
-        self._window.response(Gtk.ResponseType.CANCEL)
+    # --- keys and help
 
-    def run(self) -> bool:
-        accepted: bool = self._window.run()
-        self._preview.close()
-        self._window.destroy()
-        return accepted
+    def _key(self, window: Gtk.Window, event: Gdk.EventKey, down: bool) -> bool:
+        """The photo as it was, as long as B is held; in a text field, B is a letter. F1 is Help."""
+        if down and event.keyval == Gdk.KEY_F1:
+            self._help()
+            return True
+        focus = window.get_focus()
+        writing = isinstance(focus, Gtk.Entry) and not isinstance(focus, Gtk.SpinButton)
+        chord = event.state & (Gdk.ModifierType.CONTROL_MASK | Gdk.ModifierType.MOD1_MASK)
+        if event.keyval not in _BEFORE_KEYS or (down and (writing or chord)):
+            return False
+        self._preview.show_before(down)
+        return not writing
+
+    def _help(self, _button: Gtk.Button | None = None) -> None:
+        """Not GIMP's way, which looks for pages of GIMP's own manual."""
+        try:
+            Gtk.show_uri_on_window(self._window, HELP.as_uri(), Gdk.CURRENT_TIME)
+        except GLib.Error as error:
+            text = _("The documentation did not open ({error}): it is {path}")
+            self._about_faces.set_text(text.format(error=error.message, path=HELP))
+
+
+def _label(text: str = "") -> Gtk.Label:
+    return Gtk.Label(label=text, xalign=0, wrap=True, max_width_chars=44)

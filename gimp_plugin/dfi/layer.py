@@ -15,13 +15,11 @@ gi.require_version("Gimp", "3.0")
 gi.require_version("Gegl", "0.4")
 gi.require_version("Babl", "0.1")
 from gi.repository import Babl, Gegl, Gimp  # noqa: E402
+from i18n import _  # noqa: E402
+from request import Request, UserError, format_alphas, parse_alphas, parse_face  # noqa: E402
 
 _PARASITE = "dfi-edit"
 _EIGHT_BIT_SRGB = ("R'G'B' u8", "R'G'B'A u8", "Y' u8", "Y'A u8")
-
-
-class UserError(Exception):
-    """The text is a sentence for the user: what is wrong, and what to do about it."""
 
 
 class Rectangle(NamedTuple):
@@ -36,17 +34,20 @@ class Rectangle(NamedTuple):
 def single_layer(drawables: Sequence[Gimp.Drawable]) -> Gimp.Layer:
     """The one layer among the selected drawables. Raises UserError where there is none that can be edited."""
     if len(drawables) != 1:
-        found = f"{len(drawables)} layers are selected" if drawables else "No layer is selected"
-        raise UserError(f"{found}: select one layer that shows a face.")
+        if not drawables:
+            raise UserError(_("No layer is selected: select one layer that shows a face."))
+        text = _("{count} layers are selected: select one layer that shows a face.")
+        raise UserError(text.format(count=len(drawables)))
     (layer,) = drawables
     if not isinstance(layer, Gimp.Layer):
-        raise UserError("A mask or a channel is selected: select the layer itself.")
+        raise UserError(_("A mask or a channel is selected: select the layer itself."))
     if layer.is_floating_sel():
-        raise UserError("The selection floats: anchor it, or make it a layer of its own, then run the filter again.")
+        text = _("The selection floats: anchor it, or make it a layer of its own, then run the filter again.")
+        raise UserError(text)
     if layer.is_group_layer():
-        raise UserError(f"“{layer.get_name()}” is a layer group: select one layer inside it.")
+        raise UserError(_("“{name}” is a layer group: select one layer inside it.").format(name=layer.get_name()))
     if layer.is_indexed():
-        raise UserError("The image is indexed: convert it with Image > Mode > RGB, then run the filter again.")
+        raise UserError(_("The image is indexed: convert it with Image > Mode > RGB, then run the filter again."))
     return layer
 
 
@@ -54,8 +55,7 @@ class Made(NamedTuple):
     """What a result of the filter remembers: the layer that it was made of, and how."""
 
     source: Gimp.Layer
-    attribute: str
-    face: str
+    request: Request
 
 
 def made(image: Gimp.Image, layer: Gimp.Layer) -> Made | None:
@@ -66,9 +66,11 @@ def made(image: Gimp.Image, layer: Gimp.Layer) -> Made | None:
     try:
         told = json.loads(bytes(kept.get_data()))
         source = image.get_layer_by_tattoo(told["source"])
-        return Made(source, str(told["attribute"]), str(told["face"])) if source else None
-    except (ValueError, LookupError, TypeError):  # not written by this filter
+        alphas = parse_alphas(str(told["attribute"]), 0.0)
+        request = Request(alphas, parse_face(str(told["face"])), bool(told["layer_mask"]))
+    except (ValueError, LookupError, TypeError, UserError):  # not written by this filter
         return None
+    return Made(source, request) if source else None
 
 
 class Source:
@@ -89,11 +91,11 @@ class Source:
         self.dtype = "uint8" if exact else "uint16"
         self._encoding = ("Y' " if layer.is_gray() else "R'G'B' ") + ("u8" if exact else "u16")
         if layer.has_alpha() and not any(_read(layer, self._everything, "A u8")):
-            raise UserError(f"“{layer.get_name()}” is empty: select a layer that shows a face.")
+            raise UserError(_("“{name}” is empty: select a layer that shows a face.").format(name=layer.get_name()))
         self.box: Rectangle | None = None
         if not Gimp.Selection.is_empty(image):
             self.box = self._selected_box()
-            _, left, top = layer.get_offsets()
+            _exists, left, top = layer.get_offsets()
             selected = self.box._replace(x=self.box.x + left, y=self.box.y + top)
             self._selection = _read(image.get_selection(), selected, "Y u16")
         self.pixels = _read(layer, self._everything, self._encoding)
@@ -105,38 +107,39 @@ class Source:
     def _selected_box(self) -> Rectangle:
         overlaps, *box = self._layer.mask_intersect()
         if not overlaps:
-            raise UserError(f"The selection lies outside of “{self._layer.get_name()}”: select the face, or nothing.")
+            text = _("The selection lies outside of “{name}”: select the face, or nothing.")
+            raise UserError(text.format(name=self._layer.get_name()))
         return Rectangle(*box)
 
     def add_layer(
-        self,
-        at: Rectangle,
-        pixels: bytes,
-        mask: bytes,
-        name: str,
-        attribute: str,
-        face: str,
-        instead_of: Gimp.Layer | None = None,
+        self, at: Rectangle, pixels: bytes, mask: bytes, request: Request, instead_of: Gimp.Layer | None = None
     ) -> Gimp.Layer:
         """Put an edited rectangle above the source as a layer of its own, in one undo step.
 
-        `attribute` and `face` are kept with the layer: see `made`. `instead_of`: an earlier result, which is hidden.
+        pixels: like Source.pixels. mask: one byte a pixel, 0 keeps the source, 255 is all edited. `request` names the
+        layer and is kept with it: see `made`. `instead_of`: an earlier result, which is hidden.
 
-        pixels: like Source.pixels. mask: one byte a pixel, 0 keeps the source, 255 is all edited. The layer's alpha is
-        the product of the mask, the selection, the source's alpha and the source's layer mask. The source stays the
-        selected layer: a second run starts from it, and not from the result of the first.
+        What is seen of the layer is the product of the mask, the selection, the source's layer mask and the source's
+        alpha. All of it is the layer's alpha; or, where a layer mask was asked for, only the last, and the product of
+        the others is the layer mask. The source stays the selected layer: a second run starts from it, and not from
+        the result of the first.
         """
         size = (self._layer.get_width(), self._layer.get_height()) if self._layer.is_valid() else None
         if size != (self.width, self.height):
-            raise UserError("The layer was removed or resized while it was edited: run the filter again.")
+            raise UserError(_("The layer was removed or resized while it was edited: run the filter again."))
         kind = Gimp.ImageType.GRAYA_IMAGE if self._layer.is_gray() else Gimp.ImageType.RGBA_IMAGE
-        new = Gimp.Layer.new(self._image, name, at.width, at.height, kind, 100.0, Gimp.LayerMode.NORMAL)
+        new = Gimp.Layer.new(self._image, request.name, at.width, at.height, kind, 100.0, Gimp.LayerMode.NORMAL)
         # The mask was made for blending encoded values, as `dfi edit` does; GIMP's default is linear light.
         new.set_blend_space(Gimp.LayerColorSpace.RGB_PERCEPTUAL)
-        self._paint(new, at, pixels, mask)
-        _, left, top = self._layer.get_offsets()
+        shown = self._paint(new, at, pixels, mask, request.layer_mask)
+        _exists, left, top = self._layer.get_offsets()
         new.set_offsets(left + at.x, top + at.y)
-        how = {"source": self._layer.get_tattoo(), "attribute": attribute, "face": face}
+        how = {
+            "source": self._layer.get_tattoo(),
+            "attribute": format_alphas(request.alphas),
+            "face": str(request.face),
+            "layer_mask": request.layer_mask,
+        }
         # Before it is in the image, and undoable: any other persistent parasite empties GIMP's undo history.
         flags = Gimp.PARASITE_PERSISTENT | Gimp.PARASITE_UNDOABLE
         new.attach_parasite(Gimp.Parasite.new(_PARASITE, flags, json.dumps(how).encode()))
@@ -145,7 +148,13 @@ class Source:
         try:
             position = self._image.get_item_position(self._layer)
             if not self._image.insert_layer(new, self._layer.get_parent(), position):
-                raise UserError(f"GIMP accepts no new layer here: {Gimp.get_pdb().get_last_error()}")
+                text = _("GIMP accepts no new layer here: {error}")
+                raise UserError(text.format(error=Gimp.get_pdb().get_last_error()))
+            if request.layer_mask:
+                layer_mask = new.create_mask(Gimp.AddMaskType.WHITE)
+                new.add_mask(layer_mask)
+                _write(layer_mask, "Y u16", shown)
+                new.set_edit_mask(False)
             if instead_of and instead_of.is_valid():
                 instead_of.set_visible(False)
             self._image.set_selected_layers([self._layer])
@@ -153,8 +162,11 @@ class Source:
             self._image.undo_group_end()
         return new
 
-    def _paint(self, new: Gimp.Layer, at: Rectangle, pixels: bytes, mask: bytes) -> None:
-        """new = source + (pixels - the pixels sent), times all masks; GEGL computes only the rectangle."""
+    def _paint(self, new: Gimp.Layer, at: Rectangle, pixels: bytes, mask: bytes, apart: bool) -> bytes:
+        """new = source + (pixels - the pixels sent), times all masks, or with these apart as "Y u16".
+
+        GEGL computes only the rectangle.
+        """
         Gegl.init(None)
         graph = Gegl.Node()
 
@@ -174,23 +186,41 @@ class Source:
         def drawn(drawable: Gimp.Drawable) -> Gegl.Node:
             return node("gegl:buffer-source", buffer=drawable.get_buffer())
 
+        def masked(result: Gegl.Node) -> Gegl.Node:
+            result = node("gegl:opacity", result, constant("Y u8", at, mask))
+            if self.box:
+                result = node("gegl:opacity", result, constant("Y u16", self.box, self._selection))
+            own_mask = self._layer.get_mask()
+            if own_mask and self._layer.get_apply_mask():
+                result = node("gegl:opacity", result, drawn(own_mask))
+            return result
+
+        def write(result: Gegl.Node, target: Gegl.Buffer) -> None:
+            result = node("gegl:crop", result, **at._asdict())
+            result = node("gegl:translate", result, x=-at.x, y=-at.y)
+            node("gegl:write-buffer", result, buffer=target).process()
+            target.flush()
+
         edited = constant(self._encoding, at, pixels)
         change = node("gegl:subtract", edited, constant(self._encoding, self._everything, self.pixels))
         result = node("gegl:add", drawn(self._layer), change)
-        result = node("gegl:opacity", result, constant("Y u8", at, mask))
-        if self.box:
-            result = node("gegl:opacity", result, constant("Y u16", self.box, self._selection))
-        own_mask = self._layer.get_mask()
-        if own_mask and self._layer.get_apply_mask():
-            result = node("gegl:opacity", result, drawn(own_mask))
-        result = node("gegl:crop", result, **at._asdict())
-        result = node("gegl:translate", result, x=-at.x, y=-at.y)
-        target = new.get_buffer()
-        node("gegl:write-buffer", result, buffer=target).process()
-        target.flush()
+        write(result if apart else masked(result), new.get_buffer())
         new.update(0, 0, at.width, at.height)
+        if not apart:
+            return b""
+        shown = Gegl.Buffer.new("A u16", 0, 0, at.width, at.height)
+        write(masked(node("gegl:color", value=Gegl.Color.new("white"))), shown)
+        return bytes(shown.get(Gegl.Rectangle.new(0, 0, at.width, at.height), 1.0, "A u16", Gegl.AbyssPolicy.NONE))
 
 
 def _read(drawable: Gimp.Drawable, area: Rectangle, encoding: str) -> bytes:
     rectangle = Gegl.Rectangle.new(*area)
     return bytes(drawable.get_buffer().get(rectangle, 1.0, encoding, Gegl.AbyssPolicy.NONE))
+
+
+def _write(drawable: Gimp.Drawable, encoding: str, data: bytes) -> None:
+    width, height = drawable.get_width(), drawable.get_height()
+    buffer = drawable.get_buffer()
+    buffer.set(Gegl.Rectangle.new(0, 0, width, height), encoding, data)
+    buffer.flush()
+    drawable.update(0, 0, width, height)

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import gi
 
@@ -11,7 +11,9 @@ gi.require_version("Gegl", "0.4")
 gi.require_version("Gimp", "3.0")
 gi.require_version("Gtk", "3.0")
 from gi.repository import Gdk, GdkPixbuf, Gegl, Gimp, GLib, Gtk  # noqa: E402
+from i18n import _  # noqa: E402
 from layer import Rectangle  # noqa: E402
+from server import Server  # noqa: E402
 
 SIDE = 340  # pixels: enough to see a face at the size at which it is edited
 _ROOM = 2.0  # of the view, in units of the face's box
@@ -27,24 +29,10 @@ class _Wish(NamedTuple):
     alphas: dict[str, float]
 
 
-class Previewer(Protocol):
-    """What the preview wants of dfi.Server; called in a thread."""
-
-    def preview(
-        self,
-        size: tuple[int, int],
-        pixels: bytes,
-        box: Rectangle | None,
-        alphas: Mapping[str, float],
-        rough: bool,
-        cancelled: Callable[[], bool],
-    ) -> Any: ...
-
-
 class Preview(Gtk.Box):
     """`say` gets a sentence about the preview's state. All methods are for GTK's thread."""
 
-    def __init__(self, server: Previewer, layer: Gimp.Layer, say: Callable[[str], object]) -> None:
+    def __init__(self, server: Server, layer: Gimp.Layer, say: Callable[[str], object]) -> None:
         super().__init__(orientation=Gtk.Orientation.VERTICAL, spacing=2)
         self._server, self._layer, self._say = server, layer, say
         self._before: GdkPixbuf.Pixbuf | None = None
@@ -52,26 +40,30 @@ class Preview(Gtk.Box):
         self._box: Rectangle | None = None
         self._wish: _Wish | None = None  # the latest, and so the only one that counts
         self._is_new = False  # the thread has not seen it yet
+        self._all_before = False
         self._changed = threading.Condition()
         self._image = Gtk.Image()
         self._image.set_size_request(SIDE, SIDE)
         touch = Gtk.EventBox(halign=Gtk.Align.CENTER)
         touch.add(self._image)
         touch.add_events(Gdk.EventMask.BUTTON_PRESS_MASK | Gdk.EventMask.BUTTON1_MOTION_MASK)
-        touch.set_tooltip_text("Drag the line: before to its left, after to its right")
+        touch.set_tooltip_text(_("Drag the line: before to its left, after to its right"))
         for signal in ("button-press-event", "motion-notify-event"):
             touch.connect(signal, self._dragged)
+        before = Gtk.Button(label=_("Before (B)"), can_focus=False)
+        before.set_tooltip_text(_("Hold this, or the key B, to see all of the picture as it was"))
+        before.connect("pressed", lambda _button: self.show_before(True))
+        before.connect("released", lambda _button: self.show_before(False))
         self._split = Gtk.Scale.new_with_range(Gtk.Orientation.HORIZONTAL, 0, 100, 1)
         self._split.set_draw_value(False)
-        self._split.set_tooltip_text("How much of the picture shows it before")
-        self._split.connect("value-changed", lambda _: self._show())
-        name = Gtk.Label(label="Be_fore", use_underline=True)
-        name.set_mnemonic_widget(self._split)
+        self._split.set_tooltip_text(_("How much of the picture shows it before"))
+        self._split.connect("value-changed", lambda _scale: self._show())
         line = Gtk.Box(spacing=6)
-        line.pack_start(name, False, False, 0)
+        line.pack_start(before, False, False, 0)
         line.pack_start(self._split, True, True, 0)
         self.pack_start(touch, False, False, 0)
         self.pack_start(line, False, False, 0)
+        self.look_at((0, 0, layer.get_width(), layer.get_height()))
         threading.Thread(target=self._work, daemon=True).start()
 
     def look_at(self, box: Sequence[int], is_face: bool = True) -> None:
@@ -85,6 +77,11 @@ class Preview(Gtk.Box):
         self._box = None if is_face else Rectangle(round(x), round(y), int(box[2] * scale), int(box[3] * scale))
         self._show()
 
+    def show_before(self, held: bool) -> None:
+        """Show nothing of the edit for as long as it is held."""
+        self._all_before = held
+        self._show()
+
     def follow(self, alphas: Mapping[str, float]) -> None:
         """Show these; what was asked for before and has not come yet is dropped."""
         if not self._before:
@@ -92,7 +89,7 @@ class Preview(Gtk.Box):
         size = (self._before.get_width(), self._before.get_height())
         self._set_wish(_Wish(size, _packed(self._before), self._box, dict(alphas)) if alphas else None)
         if alphas:
-            self._say("Preview…")
+            self._say(_("Preview…"))
         else:
             self._after = None
             self._show()
@@ -139,13 +136,13 @@ class Preview(Gtk.Box):
         patch.composite(after, *at, result.width, result.height, *at, 1, 1, GdkPixbuf.InterpType.NEAREST, 255)
         self._after = after
         self._show()
-        self._say("Preview, refining…" if rough else "Preview.")
+        self._say(_("Preview, refining…") if rough else _("Preview."))
 
     def _failed(self, wish: "_Wish", text: str) -> None:
         if self._wish is wish:
-            self._say(f"No preview: {text}")
+            self._say(_("No preview: {error}").format(error=text))
 
-    def _dragged(self, _: Gtk.Widget, event: Gdk.EventButton | Gdk.EventMotion) -> None:
+    def _dragged(self, _touch: Gtk.Widget, event: Gdk.EventButton | Gdk.EventMotion) -> None:
         if self._before:
             left = (self._image.get_allocated_width() - self._before.get_width()) / 2
             self._split.set_value(100 * (event.x - left) / self._before.get_width())
@@ -156,7 +153,7 @@ class Preview(Gtk.Box):
             return
         shown = (self._after or self._before).copy()
         width, height = shown.get_width(), shown.get_height()
-        column = round(self._split.get_value() / 100 * width)
+        column = width if self._all_before else round(self._split.get_value() / 100 * width)
         if column:
             self._before.copy_area(0, 0, column, height, shown, 0, 0)
             if column < width:

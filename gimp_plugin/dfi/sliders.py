@@ -11,9 +11,10 @@ gi.require_version("Gimp", "3.0")
 gi.require_version("GimpUi", "3.0")
 gi.require_version("Gtk", "3.0")
 from gi.repository import Gimp, GimpUi, GLib, Gtk  # noqa: E402
+from i18n import _  # noqa: E402
 
 LIMIT = 0.6
-"""Of a slider, to either side; edits beyond it look broken on most faces. Scripts may go to 2."""
+"""Of a slider, to either side; edits beyond it look broken on most faces."""
 
 
 class Choice(NamedTuple):
@@ -25,18 +26,20 @@ class Choice(NamedTuple):
 
 
 PANEL = (
-    Choice("S_mile", "smiling"),
-    Choice("Mou_th open", "mouth_wide_open"),
-    Choice("_Eyes open", "eyes_open"),
-    Choice("_Older", "senior"),
-    Choice("_Glasses", "eyeglasses"),
-    Choice("Bear_d", "no_beard", -1),
-    Choice("M_ustache", "mustache"),
-    Choice("Ma_ke-up", "heavy_makeup"),
-    Choice("_Blond hair", "blond_hair"),
-    Choice("Gra_y hair", "gray_hair"),
-    Choice("Sh_iny skin", "shiny_skin"),
-    Choice("_Pale skin", "pale_skin"),
+    Choice(_("S_mile"), "smiling"),
+    Choice(_("Mou_th open"), "mouth_wide_open"),
+    Choice(_("_Eyes open"), "eyes_open"),
+    Choice(_("_Older, or younger"), "senior"),
+    Choice(_("_Glasses"), "eyeglasses"),
+    Choice(_("Bear_d"), "no_beard", -1),
+    Choice(_("M_ustache"), "mustache"),
+    Choice(_("Make-up"), "heavy_makeup"),
+    Choice(_("Blond hair"), "blond_hair"),
+    Choice(_("Brown hair"), "brown_hair"),
+    Choice(_("Black hair"), "black_hair"),
+    Choice(_("Gray hair"), "gray_hair"),
+    Choice(_("Shiny skin"), "shiny_skin"),
+    Choice(_("Pale skin"), "pale_skin"),
 )
 
 
@@ -50,12 +53,13 @@ class Sliders(Gtk.Box):
         self._titles: dict[str, str] = {}
         self._grid = Gtk.Grid(column_spacing=6, row_spacing=2)
         self._names = Gtk.SizeGroup(mode=Gtk.SizeGroupMode.HORIZONTAL)
-        scroll = Gtk.ScrolledWindow(hscrollbar_policy=Gtk.PolicyType.NEVER, min_content_height=330)
+        scroll = Gtk.ScrolledWindow(hscrollbar_policy=Gtk.PolicyType.NEVER, min_content_height=360)
+        scroll.set_size_request(450, -1)  # as wide without sliders as with
         scroll.add(self._grid)
         self.pack_start(scroll, True, True, 0)
-        self._search = Gtk.SearchEntry(placeholder_text="Any other attribute…", hexpand=True)
-        self._search.set_tooltip_text("Type a part of its name, and choose: it gets a slider")
-        find = Gtk.Label(label="Fi_nd:", use_underline=True)
+        self._search = Gtk.SearchEntry(placeholder_text=_("Any other attribute…"), hexpand=True)
+        self._search.set_tooltip_text(_("Type a part of its name, and choose: it gets a slider"))
+        find = Gtk.Label(label=_("Fi_nd:"), use_underline=True)
         find.set_mnemonic_widget(self._search)
         line = Gtk.Box(spacing=6)
         line.pack_start(find, False, False, 0)
@@ -72,7 +76,7 @@ class Sliders(Gtk.Box):
         for attribute, title in sorted(titles.items(), key=lambda item: item[1]):
             names.append((title, attribute))
         completion = Gtk.EntryCompletion(model=names, text_column=0, minimum_key_length=1)
-        completion.set_match_func(lambda _, typed, row: typed in names[row][0].lower())
+        completion.set_match_func(lambda _widget, typed, row: typed in names[row][0].lower())
         completion.connect("match-selected", self._chosen)
         self._search.set_completion(completion)
         self._search.connect("activate", self._entered)
@@ -88,29 +92,33 @@ class Sliders(Gtk.Box):
             if attribute in self._titles and attribute not in self._rows:
                 self._add(Choice(self._titles[attribute], attribute))
         for attribute, (choice, scale) in self._rows.items():
-            scale.set_value(choice.sign * alphas.get(attribute, 0.0))
+            alpha = alphas.get(attribute, 0.0)
+            if abs(alpha) > LIMIT:  # from a script, to be edited again
+                scale.set_bounds(-abs(alpha), abs(alpha), False)
+            scale.set_value(choice.sign * alpha)
 
     def _add(self, choice: Choice) -> GimpUi.ScaleEntry:
         row = len(self._rows)
         scale = GimpUi.ScaleEntry.new(choice.title, 0.0, -LIMIT, LIMIT, 2)
+        scale.get_spin_button().set_width_chars(5)
         scale.set_increments(0.01, 0.1)
         scale.set_hexpand(True)
         scale.get_range().set_size_request(170, -1)
         scale.get_range().add_mark(0, Gtk.PositionType.BOTTOM, None)
-        scale.set_tooltip_text(f"{self._titles[choice.attribute]}: right for more of it, left for less")
-        scale.connect("value-changed", lambda _: self._changed())
+        scale.set_tooltip_text(_("Right for more of it, left for less"))
+        scale.connect("value-changed", lambda _widget: self._changed())
         self._names.add_widget(scale.get_label())
         reset = Gtk.Button.new_from_icon_name("edit-clear-symbolic", Gtk.IconSize.MENU)
         reset.set_relief(Gtk.ReliefStyle.NONE)
-        reset.set_tooltip_text("Back to 0")
-        reset.connect("clicked", lambda _: scale.set_value(0.0))
+        reset.set_tooltip_text(_("Back to 0"))
+        reset.connect("clicked", lambda _widget: scale.set_value(0.0))
         self._grid.attach(scale, 0, row, 1, 1)
         self._grid.attach(reset, 1, row, 1, 1)
         self._grid.show_all()
         self._rows[choice.attribute] = (choice, scale)
         return scale
 
-    def _chosen(self, _: Gtk.EntryCompletion, names: Gtk.TreeModel, row: Gtk.TreeIter) -> bool:
+    def _chosen(self, _completion: Gtk.EntryCompletion, names: Gtk.TreeModel, row: Gtk.TreeIter) -> bool:
         self._bring(names[row][1])
         return True
 
@@ -137,30 +145,52 @@ class Presets(Gtk.Box):
         self._saved = _read_presets()
         self._choice = Gtk.ComboBoxText.new_with_entry()
         self._choice.set_hexpand(True)
-        self._choice.get_child().set_placeholder_text("Presets: choose one, or name a new one")
+        entry = self._choice.get_child()
+        entry.set_placeholder_text(_("Choose one, or name a new one"))
+        entry.connect("activate", self._picked)
         for name in sorted(self._saved):
             self._choice.append_text(name)
-        self._choice.connect("changed", self._picked)
-        save = Gtk.Button(label="Sa_ve", use_underline=True)
-        save.set_tooltip_text("Save the sliders under this name")
+        self._choice.connect("changed", self._picked_from_list)
+        title = Gtk.Label(label=_("_Presets:"), use_underline=True)
+        title.set_mnemonic_widget(entry)
+        save = Gtk.Button(label=_("Sa_ve"), use_underline=True)
+        save.set_tooltip_text(_("Save the sliders under this name"))
         save.connect("clicked", self._save)
-        reset = Gtk.Button(label="_Zero all", use_underline=True)
-        reset.set_tooltip_text("All sliders back to 0")
-        reset.connect("clicked", lambda _: load({}))
-        for widget, grows in ((self._choice, True), (save, False), (reset, False)):
+        forget = Gtk.Button.new_from_icon_name("edit-delete-symbolic", Gtk.IconSize.BUTTON)
+        forget.set_tooltip_text(_("Forget the preset of this name"))
+        forget.connect("clicked", self._forget)
+        reset = Gtk.Button(label=_("_Zero all"), use_underline=True)
+        reset.set_tooltip_text(_("All sliders back to 0"))
+        reset.connect("clicked", lambda _widget: load({}))
+        for widget, grows in ((title, False), (self._choice, True), (save, False), (forget, False), (reset, False)):
             self.pack_start(widget, grows, grows, 0)
 
-    def _picked(self, choice: Gtk.ComboBoxText) -> None:
-        if choice.get_active() >= 0:  # chosen from the list, not typed
-            self._load(self._saved[choice.get_active_text()])
+    @property
+    def _name(self) -> str:
+        return str(self._choice.get_active_text()).strip()
 
-    def _save(self, _: Gtk.Button) -> None:
-        name = self._choice.get_active_text().strip()
-        if name:
-            if name not in self._saved:
-                self._choice.append_text(name)
-            self._saved[name] = self._current()
+    def _picked(self, _widget: Gtk.Widget) -> None:
+        if self._name in self._saved:
+            self._load(self._saved[self._name])
+
+    def _picked_from_list(self, choice: Gtk.ComboBoxText) -> None:
+        if choice.get_active() >= 0:  # not while a name is typed
+            self._picked(choice)
+
+    def _save(self, _button: Gtk.Button) -> None:
+        if self._name:
+            if self._name not in self._saved:
+                self._choice.append_text(self._name)
+            self._saved[self._name] = self._current()
             _write_presets(self._saved)
+
+    def _forget(self, _button: Gtk.Button) -> None:
+        if self._saved.pop(self._name, None) is not None:
+            _write_presets(self._saved)
+            self._choice.remove_all()
+            for name in sorted(self._saved):
+                self._choice.append_text(name)
+            self._choice.get_child().set_text("")
 
 
 def _presets_file() -> Path:
@@ -180,4 +210,7 @@ def _read_presets() -> dict[str, dict[str, float]]:
 
 
 def _write_presets(saved: Mapping[str, Mapping[str, float]]) -> None:
-    GLib.file_set_contents(str(_presets_file()), json.dumps(saved, indent=1).encode())  # at once, or not at all
+    try:
+        GLib.file_set_contents(str(_presets_file()), json.dumps(saved, indent=1).encode())  # at once, or not at all
+    except GLib.Error as error:
+        Gimp.message(_("The presets could not be saved: {error}").format(error=error.message))

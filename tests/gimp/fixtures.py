@@ -1,20 +1,37 @@
 """A pytest plug-in for the tests that run GIMP: where it is, servers for it, and a face to edit."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from gimp.gimp import find_gimp
+from gimp.gimp import find_gimps
 from gimp.server import serving
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests run in the first GIMP; those marked every_gimp in each."""
+    if "gimp_root" in metafunc.fixturenames:
+        roots = find_gimps()
+        if not metafunc.definition.get_closest_marker("every_gimp"):
+            roots = roots[:1]
+        names = [root.name or "path" for root in roots]
+        metafunc.parametrize("gimp_root", roots or [None], ids=names or ["none"], indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def gimp_root() -> Path:
-    root = find_gimp()
+def gimp_root(request: pytest.FixtureRequest) -> Path:
+    root: Path | None = request.param
     if root is None:
         pytest.skip("no GIMP >= 3: set DFI_TEST_GIMP_ROOT to a root made by tests/gimp/make_root.sh")
     return root
+
+
+@pytest.fixture
+def screenshots(gimp_root: Path, tmp_path: Path) -> Path:
+    """Where to put pictures: a folder for each GIMP in DFI_TEST_SCREENSHOTS, if that is set."""
+    return Path(os.environ.get("DFI_TEST_SCREENSHOTS", tmp_path)) / gimp_root.name
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """A real GIMP 3 for tests: started with the plug-in installed, remote-controlled, with or without a window.
 
-GIMP comes from DFI_TEST_GIMP_ROOT (a Debian root made by make_root.sh, entered by chroot; needs root) or else
+GIMP comes from DFI_TEST_GIMP_ROOT (Debian roots made by make_root.sh, entered by chroot; needs root) or else
 from PATH. It runs with a configuration folder of its own. Its Python console executes driver.py, which takes
 code over a socket; so one start of GIMP (2-8 s) serves many tests.
 """
@@ -30,17 +30,19 @@ SHORTCUT = "ctrl+alt+d"
 T = TypeVar("T")
 
 
-def find_gimp() -> Path | None:
-    """The root folder that holds a GIMP >= 3 ("/" for one on PATH), or None."""
-    if root := os.environ.get("DFI_TEST_GIMP_ROOT"):
-        if not shutil.which("gimp-console", path=f"{root}/usr/bin"):
-            raise FileNotFoundError(f"DFI_TEST_GIMP_ROOT is {root}, but there is no usr/bin/gimp-console in it.")
-        return Path(root).resolve()
+def find_gimps() -> list[Path]:
+    """The root folders that hold a GIMP >= 3 each ("/" for one on PATH)."""
+    if named := os.environ.get("DFI_TEST_GIMP_ROOT"):
+        roots = [Path(root).resolve() for root in named.split(":")]
+        for root in roots:
+            if not shutil.which("gimp-console", path=f"{root}/usr/bin"):
+                raise FileNotFoundError(f"DFI_TEST_GIMP_ROOT names {root}, but there is no usr/bin/gimp-console in it.")
+        return roots
     if console := shutil.which("gimp-console"):
         version = subprocess.run([console, "--version"], capture_output=True, text=True, check=True).stdout
         if (found := re.search(r"(\d+)\.\d+\.\d+", version)) and int(found[1]) >= 3:
-            return Path("/")
-    return None
+            return [Path("/")]
+    return []
 
 
 def wait_for(what: str, probe: Callable[[], T | None], seconds: float = 30, every: float = 0.05) -> T:
@@ -155,6 +157,13 @@ class Gimp:
             )
         self._processes.append(process)
         return process
+
+    def shell(self, script: str) -> subprocess.CompletedProcess[str]:
+        """Run a shell script in the folder `share`, where this GIMP and its configuration are the user's."""
+        script = f"cd {self.path(self.share)} && {script}"
+        return subprocess.run(
+            self._enter("sh", "-c", script), capture_output=True, text=True, env=self._env(), timeout=120
+        )
 
     def start(self, **environment: str) -> None:
         """Start without a window and wait until GIMP takes code."""

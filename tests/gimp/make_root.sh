@@ -5,7 +5,7 @@
 set -euo pipefail
 suite=${1:?Usage: make_root.sh SUITE DIR} dir=${2:?Usage: make_root.sh SUITE DIR}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/dfi-tests
-packages=gimp,python3-zmq,python3-gi-cairo,xvfb,xdotool,openbox,imagemagick,fonts-dejavu-core,adwaita-icon-theme
+packages=gimp,python3-zmq,python3-gi-cairo,xvfb,xdotool,openbox,imagemagick,fonts-dejavu-core,fonts-ipafont-gothic,adwaita-icon-theme
 # A change to this script is another root.
 archive=$cache/gimp-$suite-$(dpkg --print-architecture)-$(sha256sum "$0" | cut -c1-12).tar.zst
 

@@ -1,0 +1,199 @@
+"""The DFI server as the plug-in sees it: found or started, asked, restarted, and its state in words."""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from gi.repository import GLib
+from i18n import _
+from layer import Rectangle, Source
+from request import Request, UserError, label
+
+HERE = Path(__file__).resolve().parent
+LOADING_SECONDS = 180  # a model that is not there by then will not come
+LOST_SECONDS = 2.0  # without an answer to "how are you?"
+STOP_SECONDS = 3.0  # that a server gets to end by itself
+
+
+class State(Enum):
+    """What can be said about the server; the text that goes with each tells what to do about it."""
+
+    NOT_INSTALLED = "not installed"
+    STARTING = "starting"
+    LOADING = "loading"
+    READY = "ready"
+    BUSY = "busy"
+    FAILED = "failed"
+    LOST = "lost"
+
+
+class Status(NamedTuple):
+    """A state and the sentence for the user; seconds: how long it has lasted, of those that should pass."""
+
+    state: State
+    text: str
+    seconds: float = 0.0
+
+
+Tell = Callable[[Status], object]
+
+
+class NotInstalled(UserError):
+    """Something of the plug-in's own is missing."""
+
+    def __init__(self, what: str) -> None:
+        remedy = _("Run install.sh of Deep Feature Interpolation again.")
+        super().__init__(f"{what} {remedy}")
+
+
+class Server:
+    """The server that server.json beside this file describes. DFI_ENDPOINT overrides the endpoint."""
+
+    def __init__(self) -> None:
+        self.log = Path(GLib.get_user_cache_dir()) / "dfi" / "server.log"
+        self.store = ""  # known once connected
+        self._links: dict[str, Any] = {}  # one to each purpose, and so to each thread
+
+    @cached_property
+    def _client(self) -> ModuleType:
+        """dfi_server.client. Not imported at the top: a plug-in that fails there has no menu item to say why."""
+        try:
+            try:
+                import zmq
+            except ImportError:
+                sys.path.append(str(HERE / "vendor"))
+                import zmq  # noqa: F401
+            from dfi_server import client
+        except ImportError as error:
+            raise NotInstalled(_("A part of the plug-in is missing ({error}).").format(error=error)) from error
+        return client
+
+    @cached_property
+    def _settings(self) -> tuple[list[str], str]:
+        """The command that starts a server, and the endpoint."""
+        path = HERE / "server.json"
+        try:
+            settings = json.loads(path.read_text("utf-8"))
+            return list(settings["command"]), os.environ.get("DFI_ENDPOINT") or str(settings["endpoint"])
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            text = _("The server is not installed: {path} is missing or wrong ({error}).")
+            raise NotInstalled(text.format(path=path, error=error)) from error
+
+    def connect(self, tell: Tell) -> dict[str, str]:
+        """{attribute: label} of a server that is ready to edit; starts it if none answers.
+
+        tell gets the states on the way, a few times a second; an exception from it ends the waiting. Raises UserError,
+        DFIError.
+        """
+        client = self._client
+        vars(self).pop("_settings", None)  # install.sh may have been run meanwhile
+        command, endpoint = self._settings
+
+        def starting(seconds: float) -> None:
+            text = _("Starting the server… {seconds:.0f} s").format(seconds=seconds)
+            tell(Status(State.STARTING, text, seconds))
+
+        client.start_server([*command, "--endpoint", endpoint], endpoint, log=self.log, waiting=starting)
+        started = time.monotonic()
+        with client.Client(endpoint) as link:
+            while (info := link.status()).state == "loading":
+                seconds = time.monotonic() - started
+                if seconds > LOADING_SECONDS:
+                    text = _("The server has been loading its model for {seconds:.0f} s: see its log, or restart it.")
+                    raise UserError(text.format(seconds=seconds))
+                text = _("The server is loading its model… {seconds:.0f} s").format(seconds=seconds)
+                tell(Status(State.LOADING, text, seconds))
+                time.sleep(0.2)
+            labels = {name: label(name) for name in link.attributes()}
+        self.store = info.store
+        return labels
+
+    def status(self) -> Status:
+        """How a server is that was connected to. Always from the same thread."""
+        try:
+            info = self._link("status", timeout=LOST_SECONDS).status()
+        except self._client.DFIError as error:
+            if error.code != "unreachable":
+                return failure(error)
+            return Status(State.LOST, _("The server does not answer any more: start it again. Your settings stay."))
+        device = info.device.partition(" ")[0]
+        if info.state == "failed":
+            return Status(State.FAILED, info.message)
+        if info.state == "loading":
+            return Status(State.LOADING, _("The server is loading its model…"))
+        if info.state == "busy":
+            text = _("The server is at work on {device}; a new edit waits its turn.")
+            return Status(State.BUSY, text.format(device=device))
+        return Status(State.READY, _("The server is ready on {device}.").format(device=device))
+
+    def stop(self) -> None:
+        """End what listens or should listen at the endpoint, if this user started it with the endpoint named."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for process in self._processes():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, number)
+            deadline = time.monotonic() + STOP_SECONDS
+            while self._processes() and time.monotonic() < deadline:
+                time.sleep(0.05)
+
+    def _processes(self) -> list[int]:
+        wanted = [b"--endpoint", self._settings[1].encode(), b""]
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):  # ended meanwhile
+                if path.stat().st_uid == os.getuid() and path.read_bytes().split(b"\0")[-3:] == wanted:
+                    found.append(int(path.parent.name))
+        return found
+
+    def faces(self, source: Source) -> Sequence[Sequence[int]]:
+        """The faces that the user may mean, as x, y, width, height in the layer, largest first. Raises DFIError."""
+        request = self._client.PhotoRequest(source.width, source.height, source.channels, source.dtype, box=source.box)
+        with self._client.Client(self._settings[1]) as link:
+            found: Sequence[Sequence[int]] = link.faces(request, source.pixels)
+            return found
+
+    def preview(
+        self,
+        size: tuple[int, int],
+        pixels: bytes,
+        box: Rectangle | None,
+        alphas: Mapping[str, float],
+        rough: bool,
+        cancelled: Callable[[], bool],
+    ) -> Any:
+        """An edit of a small RGB picture: the client's EditResult. Always from the same thread. Raises DFIError."""
+        request = self._client.EditRequest(*size, 3, "uint8", alphas, box=box, preview=rough)
+        return self._link("preview").edit(request, pixels, cancelled=cancelled)
+
+    def edit(self, source: Source, request: Request, progress: Callable[[int, int], None]) -> Any:
+        """The client's EditResult; progress gets iteration, iterations. Raises DFIError."""
+        asked = self._client.EditRequest(
+            source.width,
+            source.height,
+            source.channels,
+            source.dtype,
+            request.alphas,
+            face=request.face,
+            box=source.box,
+        )
+        with self._client.Client(self._settings[1]) as link:
+            return link.edit(asked, source.pixels, progress=lambda step: progress(step.iteration, step.iterations))
+
+    def _link(self, purpose: str, **options: float) -> Any:
+        if purpose not in self._links:
+            self._links[purpose] = self._client.Client(self._settings[1], **options)
+        return self._links[purpose]
+
+
+def failure(error: Exception) -> Status:
+    """The state that an exception from Server.connect tells of."""
+    return Status(State.NOT_INSTALLED if isinstance(error, NotInstalled) else State.FAILED, str(error))

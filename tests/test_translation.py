@@ -1,0 +1,48 @@
+"""The GIMP filter's catalogues: complete, in step with the source, and compiled as they are."""
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from babel.messages.catalog import Catalog
+from babel.messages.extract import extract_from_dir
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+
+PLUGIN = Path(__file__).resolve().parent.parent / "gimp_plugin"
+CATALOGUES = sorted((PLUGIN / "po").glob("*.po"))
+REMEDY = "run gimp_plugin/po/update, fill in the .po files, and run it again"
+
+
+def read(path: Path) -> Catalog:
+    with path.open("rb") as file:
+        return read_po(file, locale=path.stem)
+
+
+def mnemonic(text: str) -> list[str]:
+    return re.findall(r"_(\w)", text.upper())
+
+
+def test_there_is_a_translation() -> None:
+    assert [path.stem for path in CATALOGUES] == ["ja"]
+
+
+@pytest.mark.parametrize("path", CATALOGUES, ids=lambda path: path.stem)
+def test_catalogue(path: Path) -> None:
+    catalogue = read(path)
+    texts = {message.id: message.string for message in catalogue if message.id}
+    marked = {text for _, _, text, _, _ in extract_from_dir(PLUGIN / "dfi", keywords={"_": None})}
+    assert len(marked) > 80
+    assert set(texts) == marked, REMEDY
+    for text, translation in texts.items():
+        assert translation, f"{text!r} has no translation: {REMEDY}"
+        assert set(re.findall(r"{\w+[^}]*}", text)) == set(re.findall(r"{\w+[^}]*}", translation)), text
+        if not text.startswith("An attribute of"):  # which names some, with underscores
+            assert mnemonic(text) == mnemonic(translation) or text == "_Deep Feature Interpolation...", text
+
+    compiled = io.BytesIO()
+    write_mo(compiled, catalogue)
+    assert (PLUGIN / "dfi" / "locale" / path.stem / "LC_MESSAGES" / "dfi.mo").read_bytes() == compiled.getvalue(), (
+        REMEDY
+    )
