@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from dfi_server import lfw
-from dfi_server.frame import Frame, warp
+from dfi_server.frame import Frame, scale_of, warp
 from dfi_server.photo import Box, Pixels, to_picture
 
 LANDMARKS = ("right eye, outer", "right eye, inner", "left eye, outer", "left eye, inner", "base of the nose")
@@ -56,12 +56,13 @@ def find_faces(photo: Pixels, canonical: np.ndarray) -> list[Face]:
     are looked for only where no large one is found.
     """
     picture = _scaled(photo, photo, _UPRIGHT_PIXELS)
-    found = list(_search(photo, picture, 0, canonical))
-    picture = _scaled(photo, np.asarray(picture), _TILTED_PIXELS)
+    coarse = np.asarray(picture)
+    found = list(_search(photo, coarse, picture, 0, canonical))
+    picture = _scaled(photo, coarse, _TILTED_PIXELS)
     for tilt in _TILTS:
-        found += _search(photo, picture, tilt, canonical)
+        found += _search(photo, coarse, picture, tilt, canonical)
     if not found and photo.shape[0] * photo.shape[1] * (_DETECTOR_SIDE / _SMALLEST) ** 2 > _UPRIGHT_PIXELS:
-        found += _search(photo, _scaled(photo, photo, _LAST_SEARCH_PIXELS), 0, canonical)
+        found += _search(photo, coarse, _scaled(photo, photo, _LAST_SEARCH_PIXELS), 0, canonical)
     kept: list[Face] = []
     for face in sorted(found, key=lambda face: -face.score):
         doubtful = face.score < _DOUBTFUL_SCORE and kept and kept[0].score > _SURE_SCORE
@@ -91,8 +92,13 @@ def lfw_landmarks(photo: np.ndarray) -> np.ndarray:
     return _points(_predictor()(photo, dlib.rectangle(*map(round, _LFW_RECTANGLE))))
 
 
-def _search(photo: Pixels, picture: Image.Image, tilt: float, canonical: np.ndarray) -> Iterator[Face]:
-    """Faces that the detector finds in `picture`, a scaled copy of the photo, turned by `tilt` degrees."""
+def _search(
+    photo: Pixels, coarse: np.ndarray, picture: Image.Image, tilt: float, canonical: np.ndarray
+) -> Iterator[Face]:
+    """Faces that the detector finds in `picture`, a scaled copy of the photo, turned by `tilt` degrees.
+
+    `coarse`: another copy, to look closer at large faces.
+    """
     turned = picture.rotate(tilt, Image.Resampling.BILINEAR, expand=True) if tilt else picture
     cos, sin = math.cos(math.radians(tilt)), math.sin(math.radians(tilt))
     back = np.array([[cos, -sin], [sin, cos]])
@@ -101,7 +107,7 @@ def _search(photo: Pixels, picture: Image.Image, tilt: float, canonical: np.ndar
     rectangles, _, _ = _detector().run(pixels, 0, _CANDIDATE_SCORE)
     for rectangle in rectangles:
         points = _points(_predictor()(pixels, rectangle)) - np.array(turned.size) / 2
-        face = _refine(photo, (points @ back.T + np.array(picture.size) / 2) * scale, canonical)
+        face = _refine(photo, coarse, (points @ back.T + np.array(picture.size) / 2) * scale, canonical)
         if face is not None:
             yield face
 
@@ -115,14 +121,19 @@ def _scaled(photo: Pixels, source: Pixels, pixels: float) -> Image.Image:
     return to_picture(cv2.resize(source, size, interpolation=method).reshape(size[1], size[0], -1))
 
 
-def _refine(photo: Pixels, points: np.ndarray, canonical: np.ndarray) -> Face | None:
+def _refine(photo: Pixels, coarse: np.ndarray, points: np.ndarray, canonical: np.ndarray) -> Face | None:
     """Landmarks found again on the aligned face, until face and frame agree; None if that is no face after all."""
+    to_coarse = np.diag(np.divide(coarse.shape[1::-1], photo.shape[1::-1]))
     side = _CHIP * lfw.PHOTO_SIZE
     rectangle = dlib.rectangle(*map(round, _CHIP * _LFW_RECTANGLE))
     for _ in range(_REFINEMENTS):
         similarity = _similarity(canonical, points)
         to_photo = similarity @ np.diag([1 / _CHIP, 1 / _CHIP, 1])
-        chip = _picture(photo, to_photo, (side, side))
+        on_coarse = to_coarse @ to_photo
+        if scale_of(on_coarse) >= 1:  # fine enough, and quicker
+            chip = _picture(coarse, on_coarse, (side, side))
+        else:
+            chip = _picture(photo, to_photo, (side, side))
         points = _points(_predictor()(chip, rectangle)) @ to_photo[:, :2].T + to_photo[:, 2]
     small = np.asarray(Image.fromarray(chip).resize((lfw.PHOTO_SIZE, lfw.PHOTO_SIZE), Image.Resampling.BOX))
     rectangles, scores, _ = _detector().run(small, 0, _ACCEPTED_SCORE)

@@ -14,7 +14,8 @@ vectors of {attributes} attributes made with it. It stands in for VGG-19 until `
 |---|---|
 | made by | `python -m dfi_server.distill` |
 | start | random weights (He initialisation), seed {seed}; nothing is copied from downloaded weights |
-| learnt from | VGG-19 (Simonyan & Zisserman's ImageNet weights, CC BY 4.0): relu3_1, relu4_1, relu5_1, through 1x1 adapters, then dropped |
+| teacher | VGG-19, Simonyan & Zisserman's ImageNet weights (CC BY 4.0) |
+| learnt | relu3_1, relu4_1, relu5_1, through 1x1 adapters, then dropped |
 | data | {photos} photos of LFW, deep funneled, without the people held out for evaluation |
 | steps | {steps}, of 4 photos and 4 blended twins, crops of 128 pixels |
 | vectors | {method}, from {vector_photos} photos; singular values up to the {rank}th, in 8 bits |
