@@ -364,7 +364,7 @@ def _batch(options: argparse.Namespace) -> None:
     from dfi_server.client import Client, start_server
 
     endpoint = options.server or protocol.DEFAULT_ENDPOINT
-    command = [sys.executable, "-m", "dfi_server.cli", "serve", "--endpoint", endpoint]
+    command = [sys.executable, "-P", "-m", "dfi_server.cli", "serve", "--endpoint", endpoint]
 
     def start() -> None:
         if options.server:
