@@ -88,7 +88,7 @@ def apply_dialog(window: Window, dialog: str, *keys: str, picture: Path | None =
         window.key("alt+a")
         # Keys pressed while it closes would go to GIMP's own window.
         with contextlib.suppress(TimeoutError):
-            return wait_for("the dialog to close", lambda: not window.windows(DIALOG), seconds=2)
+            return wait_for("the dialog to close", lambda: not window.windows(DIALOG), seconds=6)
         return False
 
     wait_for("the dialog to take Apply", applied)

@@ -45,7 +45,7 @@ def find_gimps() -> list[Path]:
     return []
 
 
-def wait_for(what: str, probe: Callable[[], T | None], seconds: float = 30, every: float = 0.05) -> T:
+def wait_for(what: str, probe: Callable[[], T | None], seconds: float = 90, every: float = 0.05) -> T:
     """The first true answer of probe. Raises TimeoutError naming what was waited for."""
     deadline = time.monotonic() + seconds
     while not (answer := probe()):
