@@ -168,7 +168,8 @@ def test_edit_again_and_presets(window: Window, tiny: str, face: np.ndarray) -> 
     first = "Smiling 0.8, Senior -0.2"
     assert sorted(names(window)) == ["Background", first, f"{first} #1"]
     code = f"answer = [[l.get_visible(), l.get_mask() is not None] for l in {SHOWN}.get_layers()]"
-    assert sorted(window.run(code)) == [[False, True], [True, False], [True, True]]
+    expected = [[False, True], [True, False], [True, True]]  # the earlier one is hidden just after the new one appears
+    wait_for("the earlier result to hide", lambda: sorted(window.run(code)) == expected)
 
     show(window, face)
     dialog = open_dialog(window)
