@@ -162,7 +162,8 @@ class Editor:
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise DFIError(
                 ErrorCode.OUT_OF_MEMORY,
-                f"The edit did not fit into the memory of {self.device_name}: close other programs, or use the CPU.",
+                f"The edit did not fit into the memory of {self.device_name}: close other programs, "
+                "or edit less of the photo.",
             ) from error
 
     def faces(self, photo: Pixels, box: Box | None = None) -> list[Face]:

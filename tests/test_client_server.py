@@ -357,10 +357,10 @@ def test_a_photo_that_does_not_fit_into_memory_is_an_error_and_the_next_one_work
         side = photo.shape[0]
         return client.edit(EditRequest(side, side, 3, "uint8", {"smiling": 0.4}, iterations=1), photo.data).iterations
 
-    with serving(small_worker("300")) as server, Client(server.endpoint) as client:
+    with serving(small_worker("500")) as server, Client(server.endpoint) as client:
         assert edit(client, 1) == 1
         codes = []
-        for times in (6, 10, 18):  # what is made of it does not fit, and at last not even the photo
+        for times in (10, 18, 26):  # what is made of it does not fit, and at last not even the photo
             try:
                 edit(client, times)
             except DFIError as error:
