@@ -179,7 +179,11 @@ class Editor:
         """Where the chosen faces are. Raises DFIError(NO_FACE | BAD_BOX)."""
         size = (photo.shape[1], photo.shape[0])
         in_box = Frame.of_box(box, size) if box is not None else None
-        found = self._found(photo, box)
+        if face == "largest" and box is None:
+            largest = faces.largest_face(photo, self.store.canonical_landmarks)
+            found = [largest] if largest else []
+        else:
+            found = self._found(photo, box)
         if not found and in_box:
             return [in_box]
         if not found and size == (lfw.PHOTO_SIZE, lfw.PHOTO_SIZE):  # LFW's own size: its own layout

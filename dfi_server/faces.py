@@ -29,7 +29,9 @@ _DETECTOR_SIDE = 80  # the smallest face that the detector sees, in pixels
 _SMALLEST = 40  # the smallest face that is looked for, in photo pixels
 _UPRIGHT_PIXELS = 4e6  # searched upright; a megapixel takes 0.1 s
 _TILTED_PIXELS = 1.5e6  # searched at each tilt
+_GLANCE_PIXELS = 0.5e6  # searched upright and tilted for one large, clear face
 _LAST_SEARCH_PIXELS = 24e6  # searched upright where nothing was found: small faces in a large photo
+_CLEARLY_LARGEST = 0.9  # the next face's size, as a fraction, up to which a glance tells which is the largest
 _CANDIDATE_SCORE = -0.2
 _ACCEPTED_SCORE = 0.25  # on the aligned face; 1 % of LFW's photos score less than 0.14, 5 % less than 0.76
 _DOUBTFUL_SCORE, _SURE_SCORE = 0.5, 1.0  # below the first nothing counts beside a face above the second
@@ -69,6 +71,20 @@ def find_faces(photo: Pixels, canonical: np.ndarray) -> list[Face]:
         if not doubtful and not any(_same(face, other) for other in kept):
             kept.append(face)
     return sorted(kept, key=lambda face: -face.box[2])
+
+
+def largest_face(photo: Pixels, canonical: np.ndarray) -> Face | None:
+    """The first of `find_faces`, in a fraction of the time where it is large and clear; None where there is none.
+
+    A small copy of the photo shows every face that is larger than the one found in it.
+    """
+    picture = _scaled(photo, photo, _GLANCE_PIXELS, enlarge=1)
+    glanced = [face for tilt in (0, *_TILTS) for face in _search(photo, np.asarray(picture), picture, tilt, canonical)]
+    clear = sorted((face for face in glanced if face.score > _SURE_SCORE), key=lambda face: -face.box[2])
+    rivals = [face for face in clear if not _same(face, clear[0])]
+    if not clear or (rivals and rivals[0].box[2] > _CLEARLY_LARGEST * clear[0].box[2]):
+        return next(iter(find_faces(photo, canonical)), None)
+    return max((face for face in clear if _same(face, clear[0])), key=lambda face: face.score)
 
 
 def align(landmarks: np.ndarray, canonical: np.ndarray) -> Frame:
@@ -112,10 +128,13 @@ def _search(
             yield face
 
 
-def _scaled(photo: Pixels, source: Pixels, pixels: float) -> Image.Image:
-    """A copy of the photo for the detector, RGB, of at most so many pixels; `source`: the photo or a copy of it."""
+def _scaled(photo: Pixels, source: Pixels, pixels: float, enlarge: float = _DETECTOR_SIDE / _SMALLEST) -> Image.Image:
+    """A copy of the photo for the detector, RGB, of at most so many pixels and `enlarge` times the photo's width.
+
+    `source`: the photo or a copy of it.
+    """
     height, width = photo.shape[:2]
-    scale = min(math.sqrt(pixels / (width * height)), _DETECTOR_SIDE / _SMALLEST)
+    scale = min(math.sqrt(pixels / (width * height)), enlarge)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     method = cv2.INTER_AREA if size[0] < source.shape[1] else cv2.INTER_CUBIC
     return to_picture(cv2.resize(source, size, interpolation=method).reshape(size[1], size[0], -1))
