@@ -23,13 +23,13 @@ import numpy as np
 
 from dfi_server import attributes, colour, photo, photo_file, reconstruct
 from dfi_server.edit import Editor
-from dfi_server.faces import align
+from dfi_server.faces import align, find_largest
 from dfi_server.frame import cut, paste
 from dfi_server.photo import Photo
 
 KINDS = {"8-bit JPEG": (".jpg", "uint8"), "8-bit PNG": (".png", "uint8"), "16-bit PNG": (".png", "uint16")}
 KINDS |= {"16-bit TIFF": (".tif", "uint16"), "float TIFF": (".tif", "float32")}
-STAGES = ("read", "colour", "find faces", "cut", "paste", "composite", "write")
+STAGES = ("read", "colour", "find face", "cut", "paste", "composite", "write")
 
 
 def main() -> None:
@@ -77,9 +77,10 @@ def _measure(path: Path, small: Path, store: str | None) -> tuple[dict[str, tupl
         source = photo_file.read(path)
     with stage("colour"):
         srgb = colour.to_srgb(source)
-    with stage("find faces"):
-        (face, *_) = editor.faces(srgb)
-    frame = align(face.landmarks, editor.store.canonical_landmarks)
+    canonical = editor.store.canonical_landmarks
+    with stage("find face"):
+        (face,) = find_largest(srgb, canonical)
+    frame = align(face.landmarks, canonical)
     with stage("cut"):
         image = cut(srgb, frame)
     state = reconstruct.reconstruct(

@@ -180,8 +180,7 @@ class Editor:
         size = (photo.shape[1], photo.shape[0])
         in_box = Frame.of_box(box, size) if box is not None else None
         if face == "largest" and box is None:
-            largest = faces.largest_face(photo, self.store.canonical_landmarks)
-            found = [largest] if largest else []
+            found = faces.find_largest(photo, self.store.canonical_landmarks)
         else:
             found = self._found(photo, box)
         if not found and in_box:

@@ -58,7 +58,8 @@ def find_faces(photo: Pixels, canonical: np.ndarray) -> list[Face]:
     are looked for only where no large one is found.
     """
     picture = _scaled(photo, photo, _UPRIGHT_PIXELS)
-    coarse = np.asarray(picture)
+    # an enlarged copy says no more than the photo
+    coarse = np.asarray(picture) if picture.width < photo.shape[1] else photo
     found = list(_search(photo, coarse, picture, 0, canonical))
     picture = _scaled(photo, coarse, _TILTED_PIXELS)
     for tilt in _TILTS:
@@ -73,18 +74,22 @@ def find_faces(photo: Pixels, canonical: np.ndarray) -> list[Face]:
     return sorted(kept, key=lambda face: -face.box[2])
 
 
-def largest_face(photo: Pixels, canonical: np.ndarray) -> Face | None:
-    """The first of `find_faces`, in a fraction of the time where it is large and clear; None where there is none.
+def find_largest(photo: Pixels, canonical: np.ndarray) -> list[Face]:
+    """The first of `find_faces` or none, in a fraction of the time where it is large and clear.
 
     A small copy of the photo shows every face that is larger than the one found in it.
     """
-    picture = _scaled(photo, photo, _GLANCE_PIXELS, enlarge=1)
-    glanced = [face for tilt in (0, *_TILTS) for face in _search(photo, np.asarray(picture), picture, tilt, canonical)]
-    clear = sorted((face for face in glanced if face.score > _SURE_SCORE), key=lambda face: -face.box[2])
-    rivals = [face for face in clear if not _same(face, clear[0])]
-    if not clear or (rivals and rivals[0].box[2] > _CLEARLY_LARGEST * clear[0].box[2]):
-        return next(iter(find_faces(photo, canonical)), None)
-    return max((face for face in clear if _same(face, clear[0])), key=lambda face: face.score)
+    picture = _scaled(photo, photo, min(_GLANCE_PIXELS, photo.shape[0] * photo.shape[1]))
+    coarse = np.asarray(picture)
+    found = [face for tilt in (0, *_TILTS) for face in _search(photo, coarse, picture, tilt, canonical)]
+    clear = [face for face in found if face.score > _SURE_SCORE]
+    if clear:
+        largest = max(clear, key=lambda face: face.box[2])
+        views = [face for face in found if _same(face, largest)]
+        rival = max((face.box[2] for face in found if not _same(face, largest)), default=0)
+        if rival <= _CLEARLY_LARGEST * largest.box[2]:
+            return [max(views, key=lambda face: face.score)]
+    return find_faces(photo, canonical)[:1]
 
 
 def align(landmarks: np.ndarray, canonical: np.ndarray) -> Frame:
@@ -108,12 +113,10 @@ def lfw_landmarks(photo: np.ndarray) -> np.ndarray:
     return _points(_predictor()(photo, dlib.rectangle(*map(round, _LFW_RECTANGLE))))
 
 
-def _search(
-    photo: Pixels, coarse: np.ndarray, picture: Image.Image, tilt: float, canonical: np.ndarray
-) -> Iterator[Face]:
+def _search(photo: Pixels, coarse: Pixels, picture: Image.Image, tilt: float, canonical: np.ndarray) -> Iterator[Face]:
     """Faces that the detector finds in `picture`, a scaled copy of the photo, turned by `tilt` degrees.
 
-    `coarse`: another copy, to look closer at large faces.
+    `coarse`: the photo, or a smaller copy to look closer at large faces.
     """
     turned = picture.rotate(tilt, Image.Resampling.BILINEAR, expand=True) if tilt else picture
     cos, sin = math.cos(math.radians(tilt)), math.sin(math.radians(tilt))
@@ -128,19 +131,16 @@ def _search(
             yield face
 
 
-def _scaled(photo: Pixels, source: Pixels, pixels: float, enlarge: float = _DETECTOR_SIDE / _SMALLEST) -> Image.Image:
-    """A copy of the photo for the detector, RGB, of at most so many pixels and `enlarge` times the photo's width.
-
-    `source`: the photo or a copy of it.
-    """
+def _scaled(photo: Pixels, source: Pixels, pixels: float) -> Image.Image:
+    """A copy of the photo for the detector, RGB, of at most so many pixels; `source`: the photo or a copy of it."""
     height, width = photo.shape[:2]
-    scale = min(math.sqrt(pixels / (width * height)), enlarge)
+    scale = min(math.sqrt(pixels / (width * height)), _DETECTOR_SIDE / _SMALLEST)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     method = cv2.INTER_AREA if size[0] < source.shape[1] else cv2.INTER_CUBIC
     return to_picture(cv2.resize(source, size, interpolation=method).reshape(size[1], size[0], -1))
 
 
-def _refine(photo: Pixels, coarse: np.ndarray, points: np.ndarray, canonical: np.ndarray) -> Face | None:
+def _refine(photo: Pixels, coarse: Pixels, points: np.ndarray, canonical: np.ndarray) -> Face | None:
     """Landmarks found again on the aligned face, until face and frame agree; None if that is no face after all."""
     to_coarse = np.diag(np.divide(coarse.shape[1::-1], photo.shape[1::-1]))
     side = _CHIP * lfw.PHOTO_SIZE
