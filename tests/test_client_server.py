@@ -798,7 +798,11 @@ def test_a_server_of_another_version_is_not_joined_by_a_second(tmp_path: Path) -
 
 def test_a_start_that_fails_gives_the_log_s_last_line(tmp_path: Path) -> None:
     log = tmp_path / "server.log"
-    command = [sys.executable, "-c", "import sys; print('warming up'); sys.exit('dfi: No room at the inn.')"]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; print('warming up', flush=True); sys.exit('dfi: No room at the inn.')",
+    ]
     error = failure_of(lambda: start_server(command, free_endpoint(), log=log))
     assert error.code == ErrorCode.UNREACHABLE
     assert "could not start: No room at the inn." in error.message and str(log) in error.message
