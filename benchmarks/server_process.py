@@ -102,6 +102,10 @@ def handles(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
+def threads(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
 def photos(count: int) -> list[np.ndarray]:
     """Different photos, (SIDE, SIDE, 3) uint8, all face."""
     rng = np.random.default_rng(0)

@@ -1,11 +1,11 @@
-"""A server under mixed work for long: its memory and its file handles must not grow.
+"""A server under mixed work for long: its memory, its open files and its threads must not grow.
 
     python benchmarks/soak.py [--minutes 60]
 
 Four clients each do over and over, at random: an edit, a preview, a search for faces, an edit that is cancelled, one
-whose client just goes, a bad request, a few questions. Sampled every few seconds: resident memory of the server and of
-its worker, and the server's open files. The exit code is 0 only if the last third's median is no more than 5 % or 10 MB
-above that of the second, every answer was as it must be, and the worker is still the first one.
+whose client just goes, a bad request, a few questions. Sampled every few seconds: resident memory, open files and
+threads of the server and of its worker. The exit code is 0 only if the last third's median is no more than 5 % or 10 MB
+(2 files, 2 threads) above that of the second, every answer was as it must be, and the worker is still the first one.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from collections.abc import Callable
 import numpy as np
 import zmq
 from PIL import Image
-from server_process import handles, memory, photos, request, serving
+from server_process import handles, memory, photos, request, serving, threads
 
 from dfi_server import paths
 from dfi_server.client import Client, EditRequest, PhotoRequest
@@ -30,6 +30,7 @@ from dfi_server.protocol import Message, MessageType, encode
 
 CLIENTS = 4
 SAMPLE_SECONDS = 2.0
+MEASURES: dict[str, Callable[[int], float]] = {"memory, MB": memory, "open files": handles, "threads": threads}
 
 
 def main() -> None:
@@ -38,29 +39,30 @@ def main() -> None:
     options = parser.parse_args()
     done: collections.Counter[str] = collections.Counter()
     failures: list[str] = []
-    samples: list[tuple[float, float, int]] = []
+    samples: list[list[float]] = []
     with serving() as server:
         stopping = threading.Event()
         work = lambda seed: client_work(server.endpoint, random.Random(seed), stopping, done, failures)  # noqa: E731
-        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(CLIENTS)]
+        clients = [threading.Thread(target=work, args=(seed,)) for seed in range(CLIENTS)]
         worker = server.worker
-        for thread in threads:
+        assert worker
+        for thread in clients:
             thread.start()
         end = time.monotonic() + 60 * options.minutes
         while time.monotonic() < end and not failures:
             time.sleep(SAMPLE_SECONDS)
-            samples.append((memory(server.process.pid), memory(worker), handles(server.process.pid)))
+            samples.append([measure(pid) for measure in MEASURES.values() for pid in (server.process.pid, worker)])
         stopping.set()
-        for thread in threads:
+        for thread in clients:
             thread.join()
         same_worker = server.worker == worker
     third = len(samples) // 3
     report: dict[str, object] = {"minutes": options.minutes, "done": dict(done), "failures": failures}
     flat = True
-    for n, name in enumerate(("server, MB", "worker, MB", "server's open files")):
+    for n, name in enumerate(f"{whose} {what}" for what in MEASURES for whose in ("server's", "worker's")):
         thirds = [statistics.median(sample[n] for sample in samples[i * third : (i + 1) * third]) for i in range(3)]
         report[f"{name}: medians of the three thirds"] = [round(value, 1) for value in thirds]
-        flat &= thirds[2] <= thirds[1] + max(10 if "MB" in name else 2, 0.05 * thirds[1])
+        flat &= thirds[2] <= thirds[1] + max(10 if name.endswith("MB") else 2, 0.05 * thirds[1])
     print(json.dumps(report, indent=1))
     raise SystemExit(bool(failures) or not flat or not same_worker)
 
