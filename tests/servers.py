@@ -81,11 +81,13 @@ def serving(*commands: Command, **options: Any) -> Iterator[Server]:
 
 
 class Raw:
-    """A client that does only what it is told: no heartbeats, any frames."""
+    """A client that does only what it is told: no heartbeats, any frames. `name`: its identity for ZeroMQ."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, name: str = "") -> None:
         self.socket = zmq.Context.instance().socket(zmq.DEALER)
         self.socket.linger = 0
+        if name:
+            self.socket.setsockopt_string(zmq.IDENTITY, name)
         self.socket.connect(endpoint)
 
     def __enter__(self) -> "Raw":
