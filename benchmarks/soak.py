@@ -48,16 +48,22 @@ def main() -> None:
         assert worker
         for thread in clients:
             thread.start()
-        end = time.monotonic() + 60 * options.minutes
+        start, still = time.monotonic(), 0.0  # how long this process was kept from running, at worst
+        end = start + 60 * options.minutes
         while time.monotonic() < end and not failures:
+            before = time.monotonic()
             time.sleep(SAMPLE_SECONDS)
+            still = max(still, time.monotonic() - before - SAMPLE_SECONDS)
             samples.append([measure(pid) for measure in MEASURES.values() for pid in (server.process.pid, worker)])
         stopping.set()
         for thread in clients:
             thread.join()
         same_worker = server.worker == worker
+        minutes = (time.monotonic() - start) / 60
+        log = server.log.read_text().splitlines()[-20:] if failures else []
     third = len(samples) // 3
-    report: dict[str, object] = {"minutes": options.minutes, "done": dict(done), "failures": failures}
+    report: dict[str, object] = {"minutes": round(minutes, 1), "done": dict(done), "failures": failures}
+    report |= {"the clients' process stood still for, s, at worst": round(still, 2), "log": log}
     flat = True
     for n, name in enumerate(f"{whose} {what}" for what in MEASURES for whose in ("server's", "worker's")):
         thirds = [statistics.median(sample[n] for sample in samples[i * third : (i + 1) * third]) for i in range(3)]
