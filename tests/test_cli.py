@@ -331,10 +331,18 @@ def test_setup_from_a_missing_or_damaged_file_is_one_sentence(
     assert not (empty_home / "stores" / "lfw").exists()
 
 
-def test_setup_on_a_full_disk_is_one_sentence(empty_home: Path, lfw_files: tuple[str, ...], fails: Run) -> None:
+def test_setup_on_a_full_disk_is_one_sentence(
+    empty_home: Path, lfw_files: tuple[str, ...], fails: Run, succeeds: Run
+) -> None:
     with full_disk(100_000):
         assert "is the disk full?" in fails("setup", *lfw_files)
     assert list((empty_home / "stores").iterdir()) == []
+    succeeds("setup", *lfw_files)
+    with full_disk(100_000):
+        assert "is the disk full?" in fails("setup", *lfw_files, "--method", "mean")
+    assert [path.name for path in (empty_home / "stores").iterdir()] == ["lfw"]
+    succeeds("edit", "face.png", "out.png", "--set", "smiling=0.4", "--iterations", "1")
+    assert attributes.open_store().info.method.startswith("ridge")
 
 
 def test_a_state_folder_that_is_a_file_is_one_sentence(
