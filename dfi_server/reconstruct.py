@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.transforms.functional import gaussian_blur
 
 from dfi_server import vgg
 from dfi_server.lbfgs import LBFGS, Pair
@@ -230,9 +229,18 @@ def place_of(shift: vgg.Features, size: tuple[int, int]) -> Tensor:
     for layer in shift:
         density = layer.square().sum(dim=1, keepdim=True) / layer.square().mean().clamp_min(_ENERGY_FLOOR)
         energy = energy + F.interpolate(density, size=size, mode="bilinear")
-    energy = gaussian_blur(energy, [2 * round(2.5 * _PLACE_BLUR) + 1] * 2, [_PLACE_BLUR] * 2)
+    energy = _blur(energy, _PLACE_BLUR)
     relative = energy / energy.max().clamp_min(_ENERGY_FLOOR)
     return _smooth_step((relative - _PLACE_LOW) / (_PLACE_HIGH - _PLACE_LOW)) * _border(size).to(energy.device)
+
+
+def _blur(image: Tensor, sigma: float) -> Tensor:
+    """A Gaussian over (1, 1, H, W), mirrored at the sides. torchvision's takes as long to import as torch does."""
+    radius = round(2.5 * sigma)
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=image.device) / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).to(image.dtype)
+    padded = F.pad(image, [radius] * 4, mode="reflect")
+    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
 
 
 def _border(size: tuple[int, int]) -> Tensor:

@@ -12,18 +12,16 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torchvision.models import VGG19_Weights
-from torchvision.models.vgg import cfgs, make_layers
 
 from dfi_server.errors import DFIError, ErrorCode
 
 LAYERS = ("relu3_1", "relu4_1", "relu5_1")
 """The layers of phi (paper, section 4: "conv3_1, conv4_1 and conv5_1", taken after their ReLU)."""
 
-_RELU_INDEX = {11: "relu3_1", 20: "relu4_1", 29: "relu5_1"}  # positions in torchvision's vgg19().features
-_CONVOLUTIONS = tuple(  # positions of conv1_1 ... conv5_1
-    i for i, module in enumerate(make_layers(cfgs["E"])) if isinstance(module, nn.Conv2d) and i <= max(_RELU_INDEX)
-)
+# Positions in torchvision's vgg19().features, which is not imported: that takes as long as torch itself.
+_RELU_INDEX = {11: "relu3_1", 20: "relu4_1", 29: "relu5_1"}
+_CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28)  # conv1_1 ... conv5_1
+_POOLS = (4, 9, 18, 27)
 # torchvision.transforms' ImageNet convention, which torchvision's VGG-19 weights expect.
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
@@ -41,9 +39,7 @@ class VGGFeatures(nn.Module):
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         """Take the convolutions conv1_1 to conv5_1 from `weights` (see `read_weights`)."""
         super().__init__()
-        widths = iter(weights[f"features.{i}.weight"].shape[0] for i in _CONVOLUTIONS)
-        shape = [entry if entry == "M" else next(widths) for entry in cfgs["E"][:17]]
-        self.features = make_layers(shape)
+        self.features = nn.Sequential(*(_module(i, weights) for i in range(max(_RELU_INDEX) + 1)))
         self.load_state_dict(dict(weights))
         self.mean: Tensor
         self.std: Tensor
@@ -64,6 +60,15 @@ class VGGFeatures(nn.Module):
             if i in _RELU_INDEX:
                 taps.append(x)
         return taps[0], taps[1], taps[2]
+
+
+def _module(position: int, weights: Mapping[str, Tensor]) -> nn.Module:
+    if position in _POOLS:
+        return nn.MaxPool2d(2)
+    if position in _CONVOLUTIONS:
+        out, channels, *_ = weights[f"features.{position}.weight"].shape
+        return nn.Conv2d(channels, out, 3, padding=1)
+    return nn.ReLU(inplace=True)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -94,6 +99,8 @@ def download_weights() -> dict[str, Tensor]:
 
     Raises DFIError(UNREACHABLE) where they cannot be downloaded, DFIError(BAD_WEIGHTS) where the copy is damaged.
     """
+    from torchvision.models import VGG19_Weights
+
     published = VGG19_Weights.IMAGENET1K_V1
     cached = Path(torch.hub.get_dir(), "checkpoints", Path(published.url).name)
     try:
