@@ -30,7 +30,7 @@ from dfi_server.messages import FaceChoice
 from dfi_server.photo import Patch, Pixels
 
 REPORT = "dfi-batch.jsonl"
-IN_FLIGHT = 3  # one is solved, one is read or written, one waits
+IN_FLIGHT = 2  # one is solved, one is read or written; a third made it slower: docs/batch.md
 _BUSY_SECONDS = 1.0  # between two tries to get a place in a server's queue
 _LOST = {ErrorCode.UNREACHABLE, ErrorCode.TIMEOUT}
 _EVERY_PHOTO = {ErrorCode.UNKNOWN_ATTRIBUTE, ErrorCode.NO_STORE, ErrorCode.BAD_STORE, ErrorCode.VERSION}
