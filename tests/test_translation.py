@@ -1,5 +1,6 @@
 """The GIMP filter's catalogues: complete, in step with the source, and compiled as they are."""
 
+import ast
 import io
 import re
 from pathlib import Path
@@ -9,6 +10,8 @@ from babel.messages.catalog import Catalog
 from babel.messages.extract import extract_from_dir
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
+
+from dfi_server import attributes, paths
 
 PLUGIN = Path(__file__).resolve().parent.parent / "gimp_plugin"
 CATALOGUES = sorted((PLUGIN / "po").glob("*.po"))
@@ -46,3 +49,21 @@ def test_catalogue(path: Path) -> None:
     assert (PLUGIN / "dfi" / "locale" / path.stem / "LC_MESSAGES" / "dfi.mo").read_bytes() == compiled.getvalue(), (
         REMEDY
     )
+
+
+@pytest.mark.parametrize("path", CATALOGUES, ids=lambda path: path.stem)
+def test_every_attribute_of_the_starter_is_translated(path: Path) -> None:
+    """GIMP's Python runs names.py, which nothing here can import: its table is read instead."""
+    (table,) = (
+        node.value
+        for node in ast.parse((PLUGIN / "dfi" / "names.py").read_text("utf-8")).body
+        if isinstance(node, ast.Assign)
+    )
+    assert isinstance(table, ast.Dict)
+    titles = {ast.literal_eval(key): marked.args[0].value for key, marked in zip(table.keys, table.values, strict=True)}
+    names = attributes.open_store(paths.STARTER.name).info.attributes
+    assert set(titles) == set(names)
+    translations = {message.id: message.string for message in read(path)}
+    translated = [translations[title] for title in titles.values()]
+    assert not set(translated) & set(titles.values())
+    assert len(set(translated)) == len(names)  # no two that a user could not tell apart

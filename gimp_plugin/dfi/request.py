@@ -4,16 +4,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from i18n import _
+from names import label
 
 
 class UserError(Exception):
     """The text is a sentence for the user: what is wrong, and what to do about it."""
-
-
-def label(attribute: str) -> str:
-    """An attribute's name for people: "mouth_wide_open" is "Mouth wide open"."""
-    words = attribute.replace("_", " ").replace(" o clock ", " o'clock ")
-    return words[:1].upper() + words[1:]
 
 
 class Request(NamedTuple):

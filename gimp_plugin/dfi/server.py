@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from gi.repository import GLib
 from i18n import _
 from layer import Rectangle, Source
-from request import Request, UserError, label
+from names import label
+from request import Request, UserError
 
 HERE = Path(__file__).resolve().parent
 LOADING_SECONDS = 180  # a model that is not there by then will not come

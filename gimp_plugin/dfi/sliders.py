@@ -76,7 +76,7 @@ class Sliders(Gtk.Box):
         for attribute, title in sorted(titles.items(), key=lambda item: item[1]):
             names.append((title, attribute))
         completion = Gtk.EntryCompletion(model=names, text_column=0, minimum_key_length=1)
-        completion.set_match_func(lambda _widget, typed, row: typed in names[row][0].lower())
+        completion.set_match_func(lambda _widget, typed, row: self._matches(typed, names[row][1]))
         completion.connect("match-selected", self._chosen)
         self._search.set_completion(completion)
         self._search.connect("activate", self._entered)
@@ -124,9 +124,13 @@ class Sliders(Gtk.Box):
 
     def _entered(self, entry: Gtk.SearchEntry) -> None:
         typed = entry.get_text().strip().lower()
-        found = [name for name, title in self._titles.items() if typed and typed in title.lower()]
+        found = [name for name in self._titles if typed and self._matches(typed, name)]
         if found:
             self._bring(min(found, key=len))
+
+    def _matches(self, typed: str, attribute: str) -> bool:
+        """Whether the user may mean this one: by its name in the user's language, or as scripts name it."""
+        return typed in self._titles[attribute].lower() or typed in attribute
 
     def _bring(self, attribute: str) -> None:
         """Make a slider for an attribute, unless it has one, and go there."""
