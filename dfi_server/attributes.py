@@ -3,6 +3,7 @@
     STORE/network.safetensors   the weights of phi (see vgg.read_weights)
     STORE/vectors.safetensors   "smiling/relu3_1" -> (C, H, W) float16, of unit root mean square; metadata in the header
                                 (or "smiling/relu3_1/channels" and so on: see low_rank, where the info names a rank)
+    STORE/preview.safetensors   the same for a smaller frame, lfw.PREVIEW_FRAME_SIZE; only the starter has it
 
 Nothing in it is pickled. Both files are memory-mapped, so a store opens in milliseconds whatever its size.
 
@@ -33,6 +34,7 @@ MAX_ALPHA = 2.0
 _FORMAT = 1
 _NETWORK = "network.safetensors"
 _VECTORS = "vectors.safetensors"
+_PREVIEW_VECTORS = "preview.safetensors"
 
 
 @dataclass(frozen=True)
@@ -57,19 +59,20 @@ class StoreInfo:
 class Store:
     """An opened store: `info`, `path`, and access to the weights and vectors in it."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the store in the folder `path`. Raises DFIError(NO_STORE | BAD_STORE)."""
+    def __init__(self, path: Path, preview: bool = False) -> None:
+        """Open the store in the folder `path`, or its vectors for previews. Raises DFIError(NO_STORE | BAD_STORE)."""
         self.path = path
+        self._vectors = path / (_PREVIEW_VECTORS if preview else _VECTORS)
         if not path.is_dir():
             raise DFIError(
                 ErrorCode.NO_STORE,
                 f"There is no store of attribute vectors '{path.name}' in {path.parent}: run 'dfi setup' to build one.",
             )
         try:
-            with safetensors.safe_open(path / _VECTORS, framework="pt") as file:
+            with safetensors.safe_open(self._vectors, framework="pt") as file:
                 fields = json.loads(file.metadata()["dfi"])
                 keys = set(file.keys())
-            self._made = (path / _VECTORS).stat().st_mtime_ns
+            self._made = self._vectors.stat().st_mtime_ns
             self.info = StoreInfo(**{**fields, **{k: tuple(fields[k]) for k in ("attributes", "layers", "landmarks")}})
             points = np.array(self.info.landmarks, dtype=np.float64)
         except (OSError, safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
@@ -77,12 +80,17 @@ class Store:
         wanted = {key for name in self.info.attributes for layer in self.info.layers for key in self._keys(name, layer)}
         made_for = (self.info.format, self.info.layers, self.info.frame_size)
         aligned = points.shape == (len(faces.LANDMARKS), 2) and np.isfinite(points).all()
-        if made_for != (_FORMAT, vgg.LAYERS, lfw.FRAME_SIZE) or not (wanted <= keys and aligned):
+        frame_size = lfw.PREVIEW_FRAME_SIZE if preview else lfw.FRAME_SIZE
+        if made_for != (_FORMAT, vgg.LAYERS, frame_size) or not (wanted <= keys and aligned):
             raise self._damaged()
 
     def __eq__(self, other: object) -> bool:
         """Whether the other is the same build in the same place."""
-        return isinstance(other, Store) and (self.path, self.info, self._made) == (other.path, other.info, other._made)
+        return isinstance(other, Store) and (self._vectors, self.info, self._made) == (
+            other._vectors,
+            other.info,
+            other._made,
+        )
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -115,7 +123,7 @@ class Store:
         """The attribute vector `name`: one (C, H, W) float tensor per layer, of unit root mean square."""
         self.check_names([name])
         try:
-            with safetensors.safe_open(self.path / _VECTORS, framework="pt") as file:
+            with safetensors.safe_open(self._vectors, framework="pt") as file:
                 stored = [[file.get_tensor(key) for key in self._keys(name, layer)] for layer in vgg.LAYERS]
             relu3_1, relu4_1, relu5_1 = (
                 low_rank.expand(dict(zip(low_rank.PARTS, parts, strict=True))) if self.info.rank else parts[0]
@@ -151,8 +159,8 @@ def open_store(name: str | None = None) -> Store:
     full = paths.stores() / paths.FULL_STORE
     if name is None:
         return Store(full if full.exists() else paths.STARTER)
-    if name == paths.STARTER.name:
-        return Store(paths.STARTER)
+    if name in (paths.STARTER.name, paths.PREVIEW):
+        return Store(paths.STARTER, preview=name == paths.PREVIEW)
     if Path(name).name != name or name.startswith("."):
         raise DFIError(ErrorCode.NO_STORE, f"'{name}' is not a store's name: use a plain name such as 'lfw'.")
     return Store(paths.stores() / name)
@@ -187,6 +195,11 @@ def shift(store: Store, alphas: Mapping[str, float], phi: vgg.Features) -> vgg.F
     return total[0], total[1], total[2]
 
 
+def add_preview(store: Store, folder: Path) -> None:
+    """Give a store, for previews, the vectors of the one in `folder`, built with the same network for their frame."""
+    shutil.copyfile(folder / _PREVIEW_VECTORS, store.path / _PREVIEW_VECTORS)
+
+
 def write_store(
     final: Path, info: StoreInfo, weights: Mapping[str, Tensor], vectors: Mapping[str, vgg.Features]
 ) -> Store:
@@ -195,6 +208,7 @@ def write_store(
     `vectors`: attribute -> one (C, H, W) tensor per layer. Raises DFIError(NO_SPACE) where the disk is full.
     """
     folder, name = final.parent, final.name
+    preview = info.frame_size == lfw.PREVIEW_FRAME_SIZE
     building, old = folder / f".building-{name}", folder / f".old-{name}"
     tensors: dict[str, Tensor] = {}
     for attribute, layers in vectors.items():
@@ -211,7 +225,9 @@ def write_store(
             _remove(leftover)
         building.mkdir(parents=True)
         safetensors.torch.save_file(dict(weights), building / _NETWORK)
-        safetensors.torch.save_file(tensors, building / _VECTORS, metadata={"dfi": json.dumps(asdict(info))})
+        safetensors.torch.save_file(
+            tensors, building / (_PREVIEW_VECTORS if preview else _VECTORS), metadata={"dfi": json.dumps(asdict(info))}
+        )
         if final.exists():
             final.rename(old)
         building.rename(final)
@@ -223,7 +239,7 @@ def write_store(
             ErrorCode.NO_SPACE, f"The store could not be written to {folder} ({error}): is the disk full?"
         ) from error
     _remove(old)
-    return Store(final)
+    return Store(final, preview)
 
 
 def _remove(folder: Path) -> None:

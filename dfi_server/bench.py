@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from dfi_server import attributes, faces, lfw, photo_file, reconstruct, vgg
+from dfi_server import attributes, faces, lfw, paths, photo_file, reconstruct, vgg
 from dfi_server.edit import Editor
 from dfi_server.frame import cut
 
@@ -172,18 +172,20 @@ def _report(editor: Editor, frames: Sequence[Tensor], traces: Sequence[tuple[Tra
     rate = matrix_rate(editor.device, editor.network.precision)
     evaluations = statistics.median(n for _, n in reached)
     edits, sweeps, previews = [], [], []
+    previewer = Editor(paths.PREVIEW, editor.device.type)
     for number, image in enumerate(frames):
         name = ATTRIBUTES[number % len(ATTRIBUTES)]
 
         settings = [{name: alpha} for alpha in (0.1, 0.2, 0.3, 0.4, 0.5)]
         frame = picture(image)
 
-        def sweep(alphas: list[dict[str, float]], iterations: int | None = None, p: np.ndarray = frame) -> object:
-            return editor.sweep(p, alphas, box=(0, 0, lfw.FRAME_SIZE, lfw.FRAME_SIZE), iterations=iterations)
+        def seconds(with_editor: Editor, alphas: list[dict[str, float]], p: np.ndarray = frame) -> float:
+            box = (0, 0, lfw.FRAME_SIZE, lfw.FRAME_SIZE)
+            return _timed(lambda: with_editor.sweep(p, alphas, box=box))
 
-        edits.append(_timed(lambda s=settings: sweep(s[3:4])))  # type: ignore[misc]
-        previews.append(_timed(lambda s=settings: sweep(s[3:4], reconstruct.PREVIEW_ITERATIONS)))  # type: ignore[misc]
-        sweeps.append(_timed(lambda s=settings: sweep(s)))  # type: ignore[misc]
+        edits.append(seconds(editor, settings[3:4]))
+        previews.append(seconds(previewer, settings[3:4]))
+        sweeps.append(seconds(editor, settings))
     ratio_150 = ratio(150)
     return Report(
         device=editor.device_name,

@@ -56,7 +56,7 @@ def parts(name: str) -> set[str]:
 
 @dataclass(frozen=True)
 class FaceRow:
-    """One face: its frame (FRAME_SIZE, FRAME_SIZE, 3) uint8 and its attributes (K,) float32."""
+    """One face: its frame (frame_size, frame_size, 3) uint8 and its attributes (K,) float32."""
 
     key: str
     frame: np.ndarray
@@ -174,6 +174,7 @@ def build_lfw(
     rank: int | None = None,
     iterations: int = reconstruct.ITERATIONS,
     gain: float = 1.0,
+    frame_size: int = lfw.FRAME_SIZE,
     engine: Accumulate | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[attributes.Store, BuildReport]:
@@ -181,8 +182,8 @@ def build_lfw(
 
     `limit`: the first so many photos only. `keep`: which photo keys ("Aaron_Eckhart_0001") to use, so that an
     evaluation can hold people out. `rank`: of compressed vectors (see low_rank); None: they are kept whole.
-    `iterations`, `gain`: see StoreInfo. `engine`: what runs the network over the faces; None: `accumulate`.
-    `progress`: called with photos done and photos expected.
+    `iterations`, `gain`, `frame_size`: see StoreInfo. `engine`: what runs the network over the faces; None:
+    `accumulate`. `progress`: called with photos done and photos expected.
     Raises DFIError(BAD_DATA | BAD_WEIGHTS | NO_SPACE | BAD_REQUEST).
     """
     table = lfw.read_attributes(attribute_file)
@@ -205,7 +206,7 @@ def build_lfw(
                 found += 1
                 if len(landmarks) < _LANDMARK_PHOTOS:
                     landmarks.append(faces.lfw_landmarks(photo))
-                yield FaceRow(key, lfw.to_frame(photo), table.rows[key])
+                yield FaceRow(key, lfw.to_frame(photo, frame_size), table.rows[key])
 
     engine = engine or accumulate
     sums = engine(rows(), table.names, weights, method=method, device=device, progress=lambda n: progress(n, expected))
@@ -225,7 +226,7 @@ def build_lfw(
         photos=sums.photos,
         method=f"ridge k={RIDGE:g}" if method == "ridge" else "mean difference",
         built=datetime.date.today().isoformat(),
-        frame_size=lfw.FRAME_SIZE,
+        frame_size=frame_size,
         landmarks=tuple((float(x), float(y)) for x, y in np.median(landmarks, axis=0)),
         rank=rank,
         iterations=iterations,

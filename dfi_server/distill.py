@@ -15,6 +15,7 @@ import argparse
 import io
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 from tqdm import tqdm
 
-from dfi_server import build, lfw, model_card, paths, vgg
+from dfi_server import attributes, build, lfw, model_card, paths, vgg
 from dfi_server.errors import DFIError
 
 WIDTH = 0.5
@@ -38,6 +39,9 @@ RANK = 48
 
 ITERATIONS = 20
 """Of L-BFGS for an edit: with the narrow network fewer do."""
+
+PREVIEW_RANK, PREVIEW_ITERATIONS = 32, 8
+"""The same of a preview, whose frame is smaller: it shows what will change, though not all of it."""
 
 GAIN = 0.75
 """What alpha is multiplied by: without it, edits are stronger than VGG-19's and move the face further from itself."""
@@ -237,20 +241,30 @@ def make_starter(options: argparse.Namespace) -> None:
 
             train(teacher, photos, width=options.width, steps=options.steps, seed=options.seed, report=report)
     weights = {key: tensor.half() for key, tensor in vgg.read_weights(recorder.network).items()}
-    with tqdm(desc="vectors", unit="photo", total=len(photos)) as bar:
-        store, _ = build.build_lfw(
-            options.output,
-            weights,
-            options.lfw,
-            options.attributes,
-            device=options.device,
-            keep=lambda key: not lfw.is_held_out(key),
-            rank=RANK,
-            iterations=ITERATIONS,
-            gain=GAIN,
-            progress=lambda done, _: bar.update(done - bar.n),
-        )
-    model_card.write(store, recorder.log)
+
+    def vectors(folder: Path, rank: int, iterations: int, frame_size: int) -> attributes.Store:
+        with tqdm(desc=f"vectors, {frame_size} pixels", unit="photo", total=len(photos)) as bar:
+            store, _ = build.build_lfw(
+                folder,
+                weights,
+                options.lfw,
+                options.attributes,
+                device=options.device,
+                keep=lambda key: not lfw.is_held_out(key),
+                rank=rank,
+                iterations=iterations,
+                gain=GAIN,
+                frame_size=frame_size,
+                progress=lambda done, _: bar.update(done - bar.n),
+            )
+        return store
+
+    store = vectors(options.output, RANK, ITERATIONS, lfw.FRAME_SIZE)
+    with tempfile.TemporaryDirectory(dir=options.work) as folder:
+        preview = Path(folder) / paths.PREVIEW
+        vectors(preview, PREVIEW_RANK, PREVIEW_ITERATIONS, lfw.PREVIEW_FRAME_SIZE)
+        attributes.add_preview(store, preview)
+    model_card.write(store, attributes.Store(store.path, preview=True), recorder.log)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The one pipeline: a photo and {attribute: alpha} to edited pixels. Command line, server and tests all call it."""
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -49,6 +50,8 @@ class Editor:
         self.store = attributes.open_store(store)
         self.device = vgg.choose_device(device)
         self.network = vgg.load(self.store.weights(), self.device)
+        self._seen: object = None  # the last photo, and its faces
+        self._faces: list[Face] = []
 
     @property
     def store_name(self) -> str:
@@ -79,7 +82,6 @@ class Editor:
         face: FaceChoice = "largest",
         box: Box | None = None,
         iterations: int | None = None,
-        preview: bool = False,
         progress: Callable[[Progress], None] = lambda state: None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Edit:
@@ -90,13 +92,10 @@ class Editor:
         `face`: "largest", "all", or a number from 1 in the order of `faces`.
         `box`: x, y, width, height: only faces in it are edited, and nothing outside it. Where no face is found in it,
         the box itself is taken for one, brow to chin and ear to ear.
-        `iterations`: of L-BFGS for each face, 1 to MAX_ITERATIONS; None: the store's own, or PREVIEW_ITERATIONS
-        for a `preview`.
+        `iterations`: of L-BFGS for each face, 1 to MAX_ITERATIONS; None: the store's own.
         `cancelled` is asked between iterations. Raises DFIError: BAD_IMAGE, TOO_LARGE, BAD_BOX, NO_FACE, BAD_ALPHA,
         UNKNOWN_ATTRIBUTE, BAD_REQUEST, CANCELLED, OUT_OF_MEMORY.
         """
-        if preview and iterations is None:
-            iterations = reconstruct.PREVIEW_ITERATIONS
         (edit,) = self.sweep(
             photo, [alphas], face=face, box=box, iterations=iterations, progress=progress, cancelled=cancelled
         )
@@ -169,24 +168,28 @@ class Editor:
     def faces(self, photo: Pixels, box: Box | None = None) -> list[Face]:
         """The faces of a photo, or those in a box of it, as `edit` numbers them. Raises DFIError as `edit` does."""
         _check_photo(photo)
-        return self._found(photo, box)
+        return self._found(photo, box, faces.find_faces)
 
-    def _found(self, photo: Pixels, box: Box | None) -> list[Face]:
-        found = faces.find_faces(photo, self.store.canonical_landmarks)
+    def _found(self, photo: Pixels, box: Box | None, find: Callable[[Pixels, np.ndarray], list[Face]]) -> list[Face]:
+        """Those of a photo that was seen just before are remembered: an editor asks for edit after edit of the same."""
+        digest = hashlib.blake2b(np.ascontiguousarray(photo).data).digest()
+        seen = (digest, photo.shape, photo.dtype, find)
+        if self._seen != seen:
+            self._faces = find(photo, self.store.canonical_landmarks)
+            self._seen = seen
+        found = self._faces
         return found if box is None else [each for each in found if faces.overlap(each.box, box) > 0.5]
 
     def _frames(self, photo: Pixels, face: FaceChoice, box: Box | None) -> list[Frame]:
         """Where the chosen faces are. Raises DFIError(NO_FACE | BAD_BOX)."""
         size = (photo.shape[1], photo.shape[0])
-        in_box = Frame.of_box(box, size) if box is not None else None
-        if face == "largest" and box is None:
-            found = faces.find_largest(photo, self.store.canonical_landmarks)
-        else:
-            found = self._found(photo, box)
+        pixels = self.store.info.frame_size
+        in_box = Frame.of_box(box, size).of_size(pixels) if box is not None else None
+        found = self._found(photo, box, faces.find_largest if face == "largest" and box is None else faces.find_faces)
         if not found and in_box:
             return [in_box]
         if not found and size == (lfw.PHOTO_SIZE, lfw.PHOTO_SIZE):  # LFW's own size: its own layout
-            return [Frame.of_box(lfw.FRAME_BOX, size)]
+            return [Frame.of_box(lfw.FRAME_BOX, size).of_size(pixels)]
         if not found:
             raise DFIError(
                 ErrorCode.NO_FACE,
@@ -200,7 +203,7 @@ class Editor:
                 there = "one face" if len(found) == 1 else f"{len(found)} faces"
                 raise DFIError(ErrorCode.NO_FACE, f"There is no face {face}: the photo has {there}, numbered from 1.")
             found = [found[face - 1]]
-        return [faces.align(each.landmarks, self.store.canonical_landmarks) for each in found]
+        return [faces.align(each.landmarks, self.store.canonical_landmarks).of_size(pixels) for each in found]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The face frame's place in a photo, and the way between the photo's pixels and the frame's.
 
-The frame is the square that LFW's faces are cut to (lfw.FRAME_BOX): the network sees it at lfw.FRAME_SIZE pixels, and
-the attribute vectors expect eyes and mouth at their places in it.
+The frame is the square that LFW's faces are cut to (lfw.FRAME_BOX): the network sees it at lfw.FRAME_SIZE pixels, or
+fewer for a preview, and the attribute vectors expect eyes and mouth at their places in it.
 
 Coordinates are continuous: the top left pixel covers [0, 1] x [0, 1], in the photo and in the frame alike.
 """
@@ -31,9 +31,13 @@ _STRIP = 512  # rows of the photo that are brought back at a time, which bounds 
 
 @dataclass(frozen=True)
 class Frame:
-    """The face frame's place in a photo: an affine map from frame pixels (x, y, 1) to photo pixels (x, y)."""
+    """The face frame's place in a photo: an affine map from frame pixels (x, y, 1) to photo pixels (x, y).
+
+    `size`: frame pixels to a side.
+    """
 
     matrix: np.ndarray  # (2, 3) float64
+    size: int = lfw.FRAME_SIZE
 
     @staticmethod
     def of_box(box: Box, photo_size: tuple[int, int]) -> "Frame":
@@ -64,8 +68,16 @@ class Frame:
         """Photo pixels per frame pixel."""
         return scale_of(self.matrix)
 
-    def bounds(self, photo_size: tuple[int, int], part: Box = (0, 0, lfw.FRAME_SIZE, lfw.FRAME_SIZE)) -> Box:
-        """The smallest box of whole photo pixels that holds a part of the frame, as far as it lies in the photo."""
+    def of_size(self, size: int) -> "Frame":
+        """The same place, seen at another number of frame pixels."""
+        return Frame(self.matrix @ np.diag([self.size / size, self.size / size, 1]), size)
+
+    def bounds(self, photo_size: tuple[int, int], part: Box | None = None) -> Box:
+        """The smallest box of whole photo pixels that holds the frame or a part of it, as far as it lies in the photo.
+
+        `part`: in frame pixels.
+        """
+        part = part or (0, 0, self.size, self.size)
         corner = np.hstack([np.eye(2), [[part[0]], [part[1]]]])
         low, high = _extent(self.matrix @ np.vstack([corner, [0, 0, 1]]), part[2:])
         low = np.clip(np.floor(low + 1e-6), 0, photo_size).astype(int)
@@ -79,8 +91,8 @@ class Frame:
 
 
 def cut(photo: Pixels, frame: Frame) -> Tensor:
-    """The face frame of a photo: (H, W, C) of any dtype to (1, 3, FRAME_SIZE, FRAME_SIZE) float32 in [0, 1]."""
-    face = warp(photo, frame.matrix, (lfw.FRAME_SIZE, lfw.FRAME_SIZE))
+    """The face frame of a photo: (H, W, C) of any dtype to (1, 3, size, size) float32 in [0, 1]."""
+    face = warp(photo, frame.matrix, (frame.size, frame.size))
     return torch.from_numpy(face).permute(2, 0, 1).unsqueeze(0).expand(1, 3, -1, -1)
 
 
@@ -107,7 +119,7 @@ def warp(photo: Pixels, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray
 def paste(photo: Pixels, frame: Frame, image: Tensor, change: Change) -> Patch:
     """Carry out on the photo, at its own resolution, the change that was found for its frame.
 
-    `image`: the frame (1, 3, FRAME_SIZE, FRAME_SIZE) as it was cut. The photo's own pixels are moved and the residual
+    `image`: the frame (1, 3, size, size) as it was cut. The photo's own pixels are moved and the residual
     is added, so that skin and grain stay. Where the residual paints something new (detail.novelty), its edges are
     sharpened to the photo's resolution, and of the photo's detail finer than the frame's only grain is left: the rest
     belongs to what was there before.
@@ -128,7 +140,7 @@ def paste(photo: Pixels, frame: Frame, image: Tensor, change: Change) -> Patch:
     interpolation = cv2.INTER_CUBIC
     if frame.scale > _ENLARGEMENT:  # the same curves at a quarter of the cost
         interpolation = cv2.INTER_LINEAR
-        frame_maps = {name: _enlarge(layer) for name, layer in frame_maps.items()}
+        frame_maps = {name: _enlarge(layer, _ENLARGEMENT * frame.size) for name, layer in frame_maps.items()}
     pixels = np.empty((height, width, photo.shape[2]), dtype=photo.dtype)
     mask = np.empty((height, width), dtype=np.uint8)
     reach = math.ceil(np.abs(frame_maps["motion"]).max()) + 3
@@ -138,7 +150,8 @@ def paste(photo: Pixels, frame: Frame, image: Tensor, change: Change) -> Patch:
         to_frame = frame.inverse()
         to_frame[:, 2] += to_frame[:, :2] @ (x, y + rows.start)
         maps = {
-            name: _sample(layer, _finer(to_frame, layer), size, interpolation) for name, layer in frame_maps.items()
+            name: _sample(layer, layer.shape[0] / frame.size * to_frame, size, interpolation)
+            for name, layer in frame_maps.items()
         }
         moved = _displace(photo, (x, y + rows.start), maps["motion"], reach)
         if photo.shape[2] == 1:
@@ -153,7 +166,7 @@ def paste(photo: Pixels, frame: Frame, image: Tensor, change: Change) -> Patch:
 
 def _grain_limit(photo: Pixels, frame: Frame, image: Tensor) -> float:
     """detail.grain_limit of the photo's detail in the frame's middle."""
-    middle = frame.matrix @ (lfw.FRAME_SIZE / 2, lfw.FRAME_SIZE / 2, 1)
+    middle = frame.matrix @ (frame.size / 2, frame.size / 2, 1)
     low = np.clip(np.rint(middle - _GRAIN_SIDE / 2), 0, None).astype(int)
     region = to_unit(photo[low[1] : low[1] + _GRAIN_SIDE, low[0] : low[0] + _GRAIN_SIDE])
     if not region.size:
@@ -164,15 +177,9 @@ def _grain_limit(photo: Pixels, frame: Frame, image: Tensor) -> float:
     return detail.grain_limit(detail.brightness(region) - detail.brightness(coarse))
 
 
-def _enlarge(layer: np.ndarray) -> np.ndarray:
-    """A map of the frame in _ENLARGEMENT times its pixels."""
-    side = _ENLARGEMENT * lfw.FRAME_SIZE
+def _enlarge(layer: np.ndarray, side: int) -> np.ndarray:
+    """A map of the frame at so many pixels to a side."""
     return cv2.resize(layer, (side, side), interpolation=cv2.INTER_CUBIC).reshape(side, side, -1)
-
-
-def _finer(to_frame: np.ndarray, layer: np.ndarray) -> np.ndarray:
-    """The map to the frame's pixels as one to those of a `layer` that has more of them."""
-    return np.asarray(layer.shape[0] / lfw.FRAME_SIZE * to_frame)
 
 
 def _displace(photo: Pixels, corner: tuple[int, int], motion: np.ndarray, reach: int) -> np.ndarray:

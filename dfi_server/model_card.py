@@ -19,6 +19,7 @@ vectors of {attributes} attributes made with it. It stands in for VGG-19 until `
 | data | {photos} photos of LFW, deep funneled, without the people held out for evaluation |
 | steps | {steps}, of 4 photos and 4 blended twins, crops of 128 pixels |
 | vectors | {method}, from {vector_photos} photos; singular values up to the {rank}th, in 8 bits |
+| for previews | the same for a frame of {preview_size} pixels instead of {size}; {preview_rank} singular values |
 | built | {built} |
 
 Losses at the end, relative to the teacher's energy (0: the same, 1: nothing learnt):
@@ -35,8 +36,11 @@ unlike theirs edits are weaker. How well edits work is measured in docs/quality.
 """
 
 
-def write(store: attributes.Store, log: Path) -> None:
-    """README.md, training.json and training.png beside `store`, from a training's log (see distill.Recorder)."""
+def write(store: attributes.Store, preview: attributes.Store, log: Path) -> None:
+    """README.md, training.json and training.png beside `store`, from a training's log (see distill.Recorder).
+
+    `preview`: its vectors for previews.
+    """
     training = json.loads(log.read_text())
     last = dict(zip(("f3", "f4", "f5", "d3", "d4", "d5"), training["curve"][-1][1:], strict=True))
     card = _CARD.format(
@@ -47,6 +51,9 @@ def write(store: attributes.Store, log: Path) -> None:
         method=store.info.method,
         vector_photos=store.info.photos,
         rank=store.info.rank,
+        size=store.info.frame_size,
+        preview_size=preview.info.frame_size,
+        preview_rank=preview.info.rank,
         built=store.info.built,
     )
     (store.path / "README.md").write_text(card)

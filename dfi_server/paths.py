@@ -11,6 +11,9 @@ FULL_STORE = "lfw"
 STARTER = Path(__file__).parent / "starter"
 """The folder of the store that is part of the package, and its name."""
 
+PREVIEW = "preview"
+"""The name by which the starter's small model is opened, that of a quick look."""
+
 STARTER_HINT = "'dfi setup' builds the full one, which edits better"
 
 

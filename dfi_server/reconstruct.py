@@ -26,9 +26,6 @@ TV_WEIGHT = 1e-3
 ITERATIONS = 40
 """L-BFGS iterations of a finished edit."""
 
-PREVIEW_ITERATIONS = 12
-"""Those of a preview, which shows what will change, though not all of it."""
-
 FEATHER = 0.12
 """Width of the soft border of the frame, inside which an edit fades out, as a fraction of its sides."""
 

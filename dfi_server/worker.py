@@ -167,7 +167,6 @@ class Worker:
             face=edit.face,
             box=edit.box,
             iterations=edit.iterations,
-            preview=edit.preview,
             progress=progress,
             cancelled=cancelled,
         )
@@ -247,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run(
         options.endpoint,
         lambda: load(options.store, options.device),
-        lambda: load(paths.STARTER.name, options.device),
+        lambda: load(paths.PREVIEW, options.device),
         lambda: load(options.store, "cpu"),
     )
 

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from servers import PIXELS, SMALL, Raw, Slow, eventually, failure_of, free_endpoint, is_alive, serving
 
 from dfi_server import edit as pipeline
-from dfi_server import jobs, messages, paths, protocol, reconstruct
+from dfi_server import jobs, messages, paths, protocol
 from dfi_server.client import Client, EditRequest, PhotoRequest, start_server
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.messages import Accepted, Edit, Error, Progress, ServerInfo, ServerState
@@ -215,8 +215,8 @@ def test_previews_come_from_the_small_model(real_server: Server, face: np.ndarra
     with Client(real_server.endpoint) as client:
         result = client.edit(request, face.data)
         assert client.status().store == "lfw"
-    expected = pipeline.Editor("starter").edit(face, {"smiling": 0.4}, preview=True)
-    assert result.iterations == expected.iterations == reconstruct.PREVIEW_ITERATIONS
+    expected = pipeline.Editor("preview").edit(face, {"smiling": 0.4})
+    assert result.iterations == expected.iterations < pipeline.Editor("starter").store.info.iterations
     assert bytes(result.pixels) == expected.patch.pixels.tobytes()
 
 
