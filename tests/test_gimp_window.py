@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gimp.gimp import SHORTCUT, Window, free_endpoint, wait_for
-from gimp.server import editing
+from gimp.server import editing, listening, serving
 from PIL import Image
 
 pytestmark = pytest.mark.gimp
@@ -68,6 +69,11 @@ def picture_of(window: Window, dialog: str) -> np.ndarray:
     """What the dialog looks like: (height, width, 3)."""
     shot = window.screenshot(window.share / "seen" / "dialog.png", dialog)
     return np.asarray(Image.open(shot).convert("RGB")).astype(int)
+
+
+def preview_of(window: Window, dialog: str) -> np.ndarray:
+    """The preview's picture: the dialog's upper left."""
+    return picture_of(window, dialog)[30:360, 30:350]
 
 
 def wait_for_sliders(window: Window, dialog: str) -> None:
@@ -191,11 +197,11 @@ def test_two_faces_to_choose_from(window: Window, tiny: str, two_faces: np.ndarr
     show(window, two_faces)
     window.fill_screen()
     dialog = open_dialog(window)
-    height = window.geometry(dialog)[3]
-    wait_for("the faces", lambda: window.geometry(dialog)[3] > height + 80)
+    # the only colours on that side of the dialog
+    wait_for("the faces", lambda: np.ptp(picture_of(window, dialog)[47:187, 493:723], axis=2).max() > 60)
     window.screenshot(screenshots / "faces_before.png")
-    x, y, *_ = window.geometry(dialog)
-    window.tool("xdotool", "mousemove", str(x + 121), str(y + 462), "click", "1")
+    assert window.geometry(dialog)[3] < 690  # of a laptop's 768, with a title bar and a panel
+    window.tool("xdotool", "mousemove", "--window", dialog, "536", "100", "click", "1")
     apply_dialog(window, dialog, picture=screenshots / "faces.png")
     wait_for("a new layer", lambda: len(names(window)) == 2, seconds=60)
     assert names(window)[0].endswith(", face 2")
@@ -308,8 +314,7 @@ def test_preview_follows_the_sliders(window: Window, tiny: str, portrait: np.nda
     window.key("alt+z")  # zero all
 
     def preview() -> np.ndarray:
-        """The preview's picture: the dialog's upper left."""
-        return picture_of(window, dialog)[30:360, 30:350]
+        return preview_of(window, dialog)
 
     whole = preview()
     wait_for("the face", lambda: (preview() != whole).mean() > 0.5)
@@ -326,3 +331,49 @@ def test_preview_follows_the_sliders(window: Window, tiny: str, portrait: np.nda
     window.key("Escape")
     wait_for("the dialog to close", lambda: not window.windows(DIALOG))
     assert names(window) == ["Background"]
+
+
+@pytest.mark.every_gimp
+def test_many_quick_moves(window: Window, tmp_path: Path, portrait: np.ndarray) -> None:
+    """Thirty in two seconds: the dialog answers meanwhile, few of them are computed, and the last is what shows."""
+    with serving(tmp_path) as (endpoint, _), listening(endpoint) as (listened_to, edits):  # the starter takes its time
+        window.server(listened_to)
+        show(window, portrait)
+        dialog = open_dialog(window)
+        wait_for_sliders(window, dialog)
+        window.focus(dialog)
+        wait_for("the first preview", lambda: edits and not editing(endpoint))
+        window.key("alt+z", "alt+g")  # zero all; to the number beside Glasses
+        time.sleep(1)
+        photo = preview_of(window, dialog)
+        edits.clear()
+
+        moving = threading.Thread(
+            target=window.tool, args=("xdotool", *["key", "--delay", "66", "--repeat", "30", "Up"])
+        )
+        started = time.monotonic()
+        moving.start()
+        seen = []
+        while moving.is_alive():
+            seen.append(picture_of(window, dialog))
+        assert time.monotonic() - started < 6
+        # sliders and numbers were drawn anew again and again
+        assert len({picture[30:480, 370:].tobytes() for picture in seen}) >= 4
+
+        window.tool("xdotool", "keydown", "b")
+        wait_for("the photo, while the server works", lambda: (preview_of(window, dialog) == photo).all(), seconds=1.5)
+        window.tool("xdotool", "keyup", "b")
+        last = wait_for("the refined preview", lambda: edits and not edits[-1].preview and edits[-1])
+        assert last.alphas == {"eyeglasses": 0.3}
+        assert len(edits) < 20
+        assert not any(edit.alphas != last.alphas for edit in edits if not edit.preview)
+        wait_for("the server to be free", lambda: not editing(endpoint))
+        time.sleep(0.5)
+        shown = preview_of(window, dialog)
+
+        window.key("ctrl+a", "0", "Tab")
+        wait_for("the photo", lambda: (preview_of(window, dialog) == photo).all())
+        window.key("alt+g", "ctrl+a", *["period", "3", "Tab"])
+        wait_for("the same by a single move", lambda: (preview_of(window, dialog) == shown).all(), seconds=30)
+        window.key("Escape")
+        wait_for("the dialog to close", lambda: not window.windows(DIALOG))

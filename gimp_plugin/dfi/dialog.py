@@ -21,7 +21,7 @@ from server import Server  # noqa: E402
 from server_bar import ServerBar  # noqa: E402
 from sliders import Presets, Sliders  # noqa: E402
 
-PAUSE = 120  # milliseconds that the sliders rest before a preview is asked for
+PAUSE = 60  # milliseconds at least from one preview asked for to the next
 HELP = Path(__file__).resolve().parent / "help.html"
 _BEFORE_KEYS = (Gdk.KEY_b, Gdk.KEY_B)
 
@@ -91,17 +91,21 @@ class _Dialog:
 
         left = Gtk.Box(orientation=Gtk.Orientation.VERTICAL, spacing=6)
         left.set_size_request(SIDE, -1)
-        for widget in (self._preview, self._about_preview, self._faces, self._about_faces):
+        for widget in (self._preview, self._about_preview):
             left.pack_start(widget, False, False, 0)
         for widget in (self._server_bar, about_trouble, self._hint):
             left.pack_end(widget, False, False, 0)
+        right = Gtk.Box(orientation=Gtk.Orientation.VERTICAL, spacing=6)
+        right.pack_start(self._about_faces, False, False, 0)
+        right.pack_start(self._faces, False, False, 0)
         self._controls = Gtk.Box(orientation=Gtk.Orientation.VERTICAL, spacing=6)
         self._controls.pack_start(self._sliders, True, True, 0)
         self._controls.pack_start(presets, False, False, 0)
         self._controls.pack_start(mask, False, False, 0)
         content = Gtk.Box(spacing=12, margin=12)
         content.pack_start(left, False, False, 0)
-        content.pack_start(self._controls, True, True, 0)
+        right.pack_start(self._controls, True, True, 0)
+        content.pack_start(right, True, True, 0)
         content.show_all()
         self._hint.hide()
         about_trouble.set_visible(bool(trouble))
@@ -189,16 +193,14 @@ class _Dialog:
         self._moved()
 
     def _moved(self) -> None:
-        """A slider was moved: keep what it says, and ask for a preview once it rests."""
+        """A slider was moved: keep what it says, and ask for a preview."""
         if self._following:
             return
         self._following = True
         self._config.set_property("attribute", format_alphas(self._sliders.alphas()))
         self._following = False
         self._allow()
-        if self._timer:
-            GLib.source_remove(self._timer)
-        self._timer = GLib.timeout_add(PAUSE, self._ask_for_preview)
+        self._timer = self._timer or GLib.timeout_add(PAUSE, self._ask_for_preview)
 
     def _ask_for_preview(self) -> bool:
         self._timer = 0

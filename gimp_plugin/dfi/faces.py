@@ -10,7 +10,7 @@ gi.require_version("Gtk", "3.0")
 from gi.repository import Gdk, Gimp, Gtk  # noqa: E402
 from i18n import _  # noqa: E402
 
-THUMBNAIL = (320, 140)  # width and height at most
+THUMBNAIL = (440, 140)  # width and height at most
 STYLE = b"""
 .dfi-face { background: none; border: 2px solid rgba(255,255,255,0.9); border-radius: 3px; box-shadow: none;
             outline: 1px solid rgba(0,0,0,0.5); padding: 0 3px; color: white; text-shadow: 0 0 3px black;

@@ -16,6 +16,7 @@ from layer import Rectangle  # noqa: E402
 from server import Server  # noqa: E402
 
 SIDE = 340  # pixels: enough to see a face at the size at which it is edited
+REST_SECONDS = 0.4  # without a move, before a preview is refined
 _ROOM = 2.0  # of the view, in units of the face's box
 _LINE = (255, 176, 0)
 
@@ -83,7 +84,7 @@ class Preview(Gtk.Box):
         self._show()
 
     def follow(self, alphas: Mapping[str, float]) -> None:
-        """Show these; what was asked for before and has not come yet is dropped."""
+        """Show these as soon as can be; what was asked for before and has not been begun is dropped."""
         if not self._before:
             return
         size = (self._before.get_width(), self._before.get_height())
@@ -115,15 +116,27 @@ class Preview(Gtk.Box):
 
     def _fulfil(self, wish: "_Wish") -> None:
         for rough in (True, False):
+            if not rough and self._is_outdated(wish, REST_SECONDS):
+                return
+
+            def cancelled(rough: bool = rough) -> bool:
+                # a rough one is let through, so that the picture moves as long as a slider does
+                return self._wish is None if rough else self._wish is not wish
+
             try:
-                result = self._server.preview(*wish, rough, lambda: self._wish is not wish)
+                result = self._server.preview(*wish, rough, cancelled)
             except Exception as error:  # shown, unless it is about a wish of the past
                 GLib.idle_add(self._failed, wish, str(error))
                 return
             GLib.idle_add(self._arrived, wish, result, rough)
 
+    def _is_outdated(self, wish: "_Wish", seconds: float) -> bool:
+        """Whether another wish takes its place within that time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._wish is not wish, seconds)
+
     def _arrived(self, wish: "_Wish", result: Any, rough: bool) -> None:
-        if self._wish is not wish or not self._before:
+        if not self._before or not self._wish or self._wish.pixels != wish.pixels:  # all at 0 again, or another face
             return
         pixels, mask = bytes(result.pixels), bytes(result.mask)
         rgba = bytearray(4 * len(mask))
@@ -136,7 +149,8 @@ class Preview(Gtk.Box):
         patch.composite(after, *at, result.width, result.height, *at, 1, 1, GdkPixbuf.InterpType.NEAREST, 255)
         self._after = after
         self._show()
-        self._say(_("Preview, refining…") if rough else _("Preview."))
+        if self._wish is wish:
+            self._say(_("Preview, refining…") if rough else _("Preview."))
 
     def _failed(self, wish: "_Wish", text: str) -> None:
         if self._wish is wish:

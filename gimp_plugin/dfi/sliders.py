@@ -53,7 +53,7 @@ class Sliders(Gtk.Box):
         self._titles: dict[str, str] = {}
         self._grid = Gtk.Grid(column_spacing=6, row_spacing=2)
         self._names = Gtk.SizeGroup(mode=Gtk.SizeGroupMode.HORIZONTAL)
-        scroll = Gtk.ScrolledWindow(hscrollbar_policy=Gtk.PolicyType.NEVER, min_content_height=360)
+        scroll = Gtk.ScrolledWindow(hscrollbar_policy=Gtk.PolicyType.NEVER, min_content_height=180)
         scroll.set_size_request(450, -1)  # as wide without sliders as with
         scroll.add(self._grid)
         self.pack_start(scroll, True, True, 0)

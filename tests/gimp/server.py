@@ -4,12 +4,16 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import zmq
 from gimp.gimp import REPOSITORY, free_endpoint
 
 from dfi_server.client import Client
+from dfi_server.messages import Edit
+from dfi_server.protocol import decode_request
 
 
 @contextlib.contextmanager
@@ -34,3 +38,38 @@ def editing(endpoint: str) -> bool:
     """Whether the server works on an edit now."""
     with Client(endpoint) as client:
         return client.status().state == "busy"
+
+
+@contextlib.contextmanager
+def listening(endpoint: str) -> Iterator[tuple[str, list[Edit]]]:
+    """Another endpoint of the same server, and the edits that are asked for there."""
+    edits: list[Edit] = []
+    stopping = threading.Event()
+    context = zmq.Context()
+    front = context.socket(zmq.ROUTER)
+    port = front.bind_to_random_port("tcp://127.0.0.1")
+
+    def relay() -> None:
+        to_server: dict[bytes, zmq.Socket[bytes]] = {}
+        while not stopping.is_set():
+            while front.poll(5):
+                client, *frames = front.recv_multipart()
+                if client not in to_server:
+                    to_server[client] = context.socket(zmq.DEALER)
+                    to_server[client].connect(endpoint)
+                to_server[client].send_multipart(frames)
+                request = decode_request(list(map(memoryview, frames)))
+                if isinstance(request.body, Edit):
+                    edits.append(request.body)
+            for client, socket in to_server.items():
+                while socket.poll(0):
+                    front.send_multipart([client, *socket.recv_multipart()])
+
+    thread = threading.Thread(target=relay)
+    thread.start()
+    try:
+        yield f"tcp://127.0.0.1:{port}", edits
+    finally:
+        stopping.set()
+        thread.join()
+        context.destroy(linger=0)
