@@ -58,6 +58,7 @@ class Sliders(Gtk.Box):
         scroll.add(self._grid)
         self.pack_start(scroll, True, True, 0)
         self._search = Gtk.SearchEntry(placeholder_text=_("Any other attribute…"), hexpand=True)
+        self._search.connect("stop-search", self._left)
         self._search.set_tooltip_text(_("Type a part of its name, and choose: it gets a slider"))
         find = Gtk.Label(label=_("Fi_nd:"), use_underline=True)
         find.set_mnemonic_widget(self._search)
@@ -75,7 +76,8 @@ class Sliders(Gtk.Box):
         names = Gtk.ListStore(str, str)
         for attribute, title in sorted(titles.items(), key=lambda item: item[1]):
             names.append((title, attribute))
-        completion = Gtk.EntryCompletion(model=names, text_column=0, minimum_key_length=1)
+        completion = Gtk.EntryCompletion(model=names, minimum_key_length=1)
+        completion.set_text_column(0)  # as a property it would show nothing
         completion.set_match_func(lambda _widget, typed, row: self._matches(typed, names[row][1]))
         completion.connect("match-selected", self._chosen)
         self._search.set_completion(completion)
@@ -127,6 +129,12 @@ class Sliders(Gtk.Box):
         found = [name for name in self._titles if typed and self._matches(typed, name)]
         if found:
             self._bring(min(found, key=len))
+
+    def _left(self, entry: Gtk.SearchEntry) -> None:
+        """Escape goes to the sliders, where another one closes the dialog."""
+        entry.set_text("")
+        _choice, first = next(iter(self._rows.values()))
+        first.get_label().get_mnemonic_widget().grab_focus()
 
     def _matches(self, typed: str, attribute: str) -> bool:
         """Whether the user may mean this one: by its name in the user's language, or as scripts name it."""
