@@ -138,13 +138,17 @@ def test_dialog(window: Window, tiny: str, face: np.ndarray, screenshots: Path) 
     wait_for_sliders(window, dialog)
     window.focus(dialog)
     window.key("alt+n", *"clock")
-    x, y, *_ = window.geometry(dialog)
 
-    def names_below_the_search() -> bool:
-        shot = window.screenshot(screenshots / "search.png")
-        return bool((np.asarray(Image.open(shot).convert("L"))[y + 422 : y + 450, x + 410 : x + 600] > 200).any())
+    def names_are_listed() -> bool:
+        """Whether something is written in another window of the plug-in's than the dialog."""
+        of_plugin = f"search --onlyvisible --pid {window.plugin_processes()[0]}".split()
+        for popup in set(window.tool("xdotool", *of_plugin).split()) - {dialog}:
+            shot = window.screenshot(screenshots / "search.png", popup)
+            if (np.asarray(Image.open(shot).convert("L")) > 200).sum() > 50:
+                return True
+        return False
 
-    wait_for("what matches", names_below_the_search, seconds=20)
+    wait_for("the names that match", names_are_listed, seconds=20)
     window.key("Down", "Return")  # it gets a slider
     apply_dialog(window, dialog, *ONLY_SHADOW)
     wait_for("a new layer", lambda: len(names(window)) == 2, seconds=60)
