@@ -32,9 +32,16 @@ def main() -> None:
     try:
         open_store(WHOLE)
     except DFIError:
-        weights = open_store(paths.STARTER.name).weights()
-        folder = paths.stores() / WHOLE
-        build.build_lfw(folder, weights, options.lfw, options.attributes, keep=lambda key: not lfw.is_held_out(key))
+        starter = open_store(paths.STARTER.name)
+        build.build_lfw(
+            paths.stores() / WHOLE,
+            starter.weights(),
+            options.lfw,
+            options.attributes,
+            keep=lambda key: not lfw.is_held_out(key),
+            iterations=starter.info.iterations,
+            gain=starter.info.gain,
+        )
     whole, bundled = Editor(WHOLE), Editor(paths.STARTER.name)
     held_out = (jpeg for key, jpeg in lfw.read_photos(options.lfw) if lfw.is_held_out(key) and key.endswith("_0001"))
     faces = [np.asarray(lfw.decode(next(held_out))) for _ in range(options.faces)]
