@@ -409,16 +409,23 @@ def test_ctrl_c_ends_an_edit_and_writes_nothing(tiny_home: Path, folder: Path) -
     terminal, stderr = pty.openpty()
     termios.tcsetwinsize(stderr, (24, 80))
     arguments = ["edit", "face.png", "out.png", "--set", "smiling=0.4", "--iterations", "1000"]
-    with subprocess.Popen([sys.executable, "-m", "dfi_server.cli", *arguments], stderr=stderr) as child:
+    with subprocess.Popen(
+        [sys.executable, "-m", "dfi_server.cli", *arguments],
+        stderr=stderr,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which tests in the background ignore
+    ) as child:
         os.close(stderr)
         said = b""
         deadline = time.monotonic() + 60
-        while not re.search(rb"\d/1000", said):
-            assert time.monotonic() < deadline, said
-            if select.select([terminal], [], [], 0.1)[0]:
-                said += os.read(terminal, 4096)
-        child.send_signal(signal.SIGINT)
-        assert child.wait(timeout=30) == 130
+        try:
+            while not re.search(rb"\d/1000", said):
+                assert time.monotonic() < deadline, said
+                if select.select([terminal], [], [], 0.1)[0]:
+                    said += os.read(terminal, 4096)
+            child.send_signal(signal.SIGINT)
+            assert child.wait(timeout=30) == 130
+        finally:
+            child.kill()
     while select.select([terminal], [], [], 0.1)[0]:
         try:
             said += os.read(terminal, 4096)
