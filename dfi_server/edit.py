@@ -124,7 +124,7 @@ class Editor:
             attributes.check_alphas(alphas)
             self.store.check_names(list(alphas))
         _check_photo(photo)
-        frames = self._frames(photo, face, box)
+        frames = [place.of_size(self.store.info.frame_size) for place in self._frames(photo, face, box)]
         order = sorted(range(len(settings)), key=lambda i: -_length(settings[i]))
         steps = [_iterations_after(settings[before], settings[i], count) for before, i in pairwise(order)]
         total = len(frames) * (count + sum(steps))
@@ -183,13 +183,12 @@ class Editor:
     def _frames(self, photo: Pixels, face: FaceChoice, box: Box | None) -> list[Frame]:
         """Where the chosen faces are. Raises DFIError(NO_FACE | BAD_BOX)."""
         size = (photo.shape[1], photo.shape[0])
-        pixels = self.store.info.frame_size
-        in_box = Frame.of_box(box, size).of_size(pixels) if box is not None else None
+        in_box = Frame.of_box(box, size) if box is not None else None
         found = self._found(photo, box, faces.find_largest if face == "largest" and box is None else faces.find_faces)
         if not found and in_box:
             return [in_box]
         if not found and size == (lfw.PHOTO_SIZE, lfw.PHOTO_SIZE):  # LFW's own size: its own layout
-            return [Frame.of_box(lfw.FRAME_BOX, size).of_size(pixels)]
+            return [Frame.of_box(lfw.FRAME_BOX, size)]
         if not found:
             raise DFIError(
                 ErrorCode.NO_FACE,
@@ -203,7 +202,7 @@ class Editor:
                 there = "one face" if len(found) == 1 else f"{len(found)} faces"
                 raise DFIError(ErrorCode.NO_FACE, f"There is no face {face}: the photo has {there}, numbered from 1.")
             found = [found[face - 1]]
-        return [faces.align(each.landmarks, self.store.canonical_landmarks).of_size(pixels) for each in found]
+        return [faces.align(each.landmarks, self.store.canonical_landmarks) for each in found]
 
 
 @dataclass(frozen=True)
