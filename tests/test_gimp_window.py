@@ -213,8 +213,15 @@ def test_two_faces_to_choose_from(window: Window, tiny: str, two_faces: np.ndarr
     show(window, two_faces)
     window.fill_screen()
     dialog = open_dialog(window)
-    # the only colours on that side of the dialog
-    wait_for("the faces", lambda: np.ptp(picture_of(window, dialog)[47:187, 493:723], axis=2).max() > 60)
+
+    def faces_are_shown() -> bool:
+        """By the only colours on that side of the dialog, at rest: before it is drawn, GIMP's image shows through."""
+        first = picture_of(window, dialog)[47:187, 493:723]
+        time.sleep(0.5)
+        at_rest = (first == picture_of(window, dialog)[47:187, 493:723]).all()
+        return bool(at_rest and np.ptp(first, axis=2).max() > 60)
+
+    wait_for("the faces", faces_are_shown)
     window.screenshot(screenshots / "faces_before.png")
     assert window.geometry(dialog)[3] < 690  # of a laptop's 768, with a title bar and a panel
     window.tool("xdotool", "mousemove", "--window", dialog, "536", "100", "click", "1")
