@@ -17,7 +17,7 @@ from dfi_server.cli import parse_alphas
 from dfi_server.contact_sheet import contact_sheet
 from dfi_server.edit import Editor
 from dfi_server.faces import align
-from dfi_server.frame import Frame, cut, paste
+from dfi_server.frame import Frame, cut, paste, soften
 
 ROWS = ("smiling=0.35", "mouth_wide_open=0.25", "mustache=0.4", "eyeglasses=0.4", "senior=0.4")
 
@@ -33,7 +33,7 @@ def main() -> None:
     editor = Editor(options.store)
     pixels = photo_file.read(options.photo).pixels
     frame = align(editor.faces(pixels)[0].landmarks, editor.store.canonical_landmarks)
-    image = cut(pixels, frame)
+    image = soften(cut(pixels, frame))
     rows = []
     for setting in tqdm(options.set or ROWS, unit="edit"):
         alphas = parse_alphas(setting.split("+"))

@@ -24,7 +24,7 @@ import numpy as np
 from dfi_server import attributes, colour, photo, photo_file, reconstruct
 from dfi_server.edit import Editor
 from dfi_server.faces import align, find_largest
-from dfi_server.frame import cut, paste
+from dfi_server.frame import cut, paste, soften
 from dfi_server.photo import Photo
 
 KINDS = {"8-bit JPEG": (".jpg", "uint8"), "8-bit PNG": (".png", "uint8"), "16-bit PNG": (".png", "uint16")}
@@ -82,7 +82,7 @@ def _measure(path: Path, small: Path, store: str | None) -> tuple[dict[str, tupl
         (face,) = find_largest(srgb, canonical)
     frame = align(face.landmarks, canonical)
     with stage("cut"):
-        image = cut(srgb, frame)
+        image = soften(cut(srgb, frame))
     state = reconstruct.reconstruct(
         editor.network, image, lambda phi: attributes.shift(editor.store, alphas, phi), iterations=3
     )

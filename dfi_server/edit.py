@@ -13,7 +13,7 @@ import torch
 from dfi_server import attributes, faces, lfw, reconstruct, vgg
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.faces import Face
-from dfi_server.frame import Frame, cut, paste
+from dfi_server.frame import Frame, cut, paste, soften
 from dfi_server.messages import DTYPE_BYTES, MAX_ITERATIONS, MAX_PIXELS, FaceChoice
 from dfi_server.photo import Box, Patch, Pixels, merge, within
 
@@ -138,7 +138,7 @@ class Editor:
         solved: list[list[_Solved]] = [[] for _ in settings]
         try:
             for frame in frames:
-                image = cut(photo, frame).to(self.device)
+                image = soften(cut(photo, frame)).to(self.device)
                 previous: reconstruct.Solution | None = None
                 for n, i in enumerate(order):
                     start = time.perf_counter()

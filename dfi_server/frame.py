@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dfi_server import detail, lfw
@@ -25,6 +26,7 @@ MIN_BOX = 16
 
 _MASK_FULL = 0.25  # of Change.place: from there up the patch covers the photo altogether
 _ENLARGEMENT = 4
+_BANDWIDTH = 0.4  # of the frame's pixels: see soften; docs/full-resolution.md compares others
 _GRAIN_SIDE = 512  # photo pixels: the square in the frame's middle that grain is measured in
 _STRIP = 512  # rows of the photo that are brought back at a time, which bounds the memory of a large face
 
@@ -96,6 +98,16 @@ def cut(photo: Pixels, frame: Frame) -> Tensor:
     return torch.from_numpy(face).permute(2, 0, 1).unsqueeze(0).expand(1, 3, -1, -1)
 
 
+def soften(image: Tensor) -> Tensor:
+    """A frame (1, 3, size, size) as soft as LFW's photos, whose vectors expect that: what is finer goes.
+
+    A sharp portrait's features are longer, and so are its shifts; smiles got too broad, and mustaches spread.
+    """
+    size = image.shape[-1]
+    soft = F.interpolate(image, size=round(_BANDWIDTH * size), mode="area")
+    return F.interpolate(soft, size=size, mode="bicubic").clamp(0, 1)
+
+
 def warp(photo: Pixels, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resample a photo: `matrix` (2, 3) maps the result's pixels to the photo's, `size` is its width and height.
 
@@ -119,9 +131,9 @@ def warp(photo: Pixels, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray
 def paste(photo: Pixels, frame: Frame, image: Tensor, change: Change) -> Patch:
     """Carry out on the photo, at its own resolution, the change that was found for its frame.
 
-    `image`: the frame (1, 3, size, size) as it was cut. The photo's own pixels are moved and the residual
-    is added, so that skin and grain stay. Where the residual paints something new (detail.novelty), its edges are
-    sharpened to the photo's resolution, and of the photo's detail finer than the frame's only grain is left: the rest
+    `image`: the frame (1, 3, size, size) that the change was found for. The photo's own pixels are moved and the
+    residual is added, so that skin and grain stay. Where the residual paints something new (detail.novelty), its edges
+    are sharpened to the photo's resolution, and of the photo's detail finer than `image` only grain is left: the rest
     belongs to what was there before.
     """
     left, top, across, down = cv2.boundingRect((_to_numpy(change.place) > 0).astype(np.uint8))

@@ -13,7 +13,7 @@ from PIL import Image
 from dfi_server import frame as frame_module
 from dfi_server import lfw
 from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.frame import Frame, cut, paste, warp
+from dfi_server.frame import Frame, cut, paste, soften, warp
 from dfi_server.photo import Box, composite
 from dfi_server.reconstruct import Change
 
@@ -104,6 +104,15 @@ def test_a_finer_photo_is_averaged_not_picked() -> None:
     stripes[:, ::2] = 255
     seen = cut(stripes, Frame.of_box((0, 0, 800, 800), (800, 800)))
     assert (seen - 0.5).abs().max() < 0.02
+
+
+def test_softening_takes_away_only_what_lfw_does_not_have() -> None:
+    coarse = torch.rand(1, 3, 20, 20, generator=torch.Generator().manual_seed(0))
+    shapes = F.interpolate(coarse, size=SIDE, mode="bicubic").clamp(0, 1)
+    stripes = torch.zeros(1, 3, SIDE, SIDE)
+    stripes[..., ::2] = 0.2
+    assert (soften(shapes) - shapes).norm() < 0.1 * (shapes - shapes.mean()).norm()
+    assert soften(stripes).std() < 0.4 * stripes.std()
 
 
 def test_motion_moves_the_photos_own_detail() -> None:
