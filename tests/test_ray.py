@@ -34,7 +34,8 @@ def cluster(_tiny_built: Path) -> Iterator[Cluster]:
     folder = tempfile.mkdtemp(prefix="ray")  # not pytest's: the paths of sockets must be short
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DFI_HOME", str(_tiny_built))
-        cluster = Cluster(initialize_head=True, head_node_args=MACHINE | {"num_cpus": 0, "temp_dir": folder})
+        patch.setenv("RAY_TMPDIR", folder)  # the head's address too is written there, not into a folder of the user's
+        cluster = Cluster(initialize_head=True, head_node_args=MACHINE | {"num_cpus": 0})
         try:
             patch.setenv("RAY_ADDRESS", cluster.address)
             cluster.add_node(**MACHINE)
