@@ -25,7 +25,8 @@ SAME_PERSON = 0.6
 """Embeddings nearer than this are one person's (dlib's documentation of its face-recognition model)."""
 
 _FACE = (77, 89, 181, 189)  # left, top, right, bottom of a face in LFW's layout, as dlib's detector draws it
-_HOG_SIDE = 120  # pixels of the face frame for HOG, in cells of 8
+_VIEW = (40, 20, 170, 170)  # x, y, width, height: what the attributes' judges see of it
+_HOG_SIDE = 120  # pixels of it for HOG, in cells of 8
 _COLOUR_SIDE = 15
 
 
@@ -116,7 +117,7 @@ class Judges:
 
 
 def _describe(photo: np.ndarray) -> np.ndarray:
-    frame = lfw.to_frame(photo)
+    frame = lfw.to_frame(photo, frame_box=_VIEW)
     gray = cv2.cvtColor(cv2.resize(frame, (_HOG_SIDE, _HOG_SIDE), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
     shape = hog(gray, orientations=9, pixels_per_cell=(8, 8), cells_per_block=(2, 2))
     colour = cv2.resize(frame, (_COLOUR_SIDE, _COLOUR_SIDE), interpolation=cv2.INTER_AREA).astype(np.float32) / 255

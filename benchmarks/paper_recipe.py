@@ -20,6 +20,8 @@ from dfi_server.reconstruct import TV_WEIGHT, FeatureLoss, TVLoss
 
 NEIGHBOURS = 100
 ITERATIONS = 500
+FRAME_BOX = (40, 20, 170, 170)
+"""In LFW's layout, x, y, width, height: brow to chin. Not lfw.FRAME_BOX, which may move without this recipe."""
 
 
 def neighbours(table: lfw.AttributeTable, keys: Sequence[str], face: str, attribute: str) -> tuple[list[str], ...]:
@@ -54,7 +56,7 @@ def write_vectors(
         for key, jpeg in lfw.read_photos(archive):
             photo = lfw.decode(jpeg) if key in share else None
             if photo is not None:
-                yield build.FaceRow(key, lfw.to_frame(photo), share[key])
+                yield build.FaceRow(key, lfw.to_frame(photo, frame_box=FRAME_BOX), share[key])
 
     names = tuple("/".join(pair) for pair in wanted)
     sums = build.accumulate(rows(), names, weights, progress=lambda done: progress(done, len(share)))
@@ -100,7 +102,7 @@ def reconstruct(network: vgg.VGGFeatures, image: Tensor, vector: vgg.Features, a
 
 def paste(photo: np.ndarray, z: Tensor) -> np.ndarray:
     """The photo in LFW's layout (250, 250, 3) uint8 with its whole frame replaced by z."""
-    x, y, width, height = lfw.FRAME_BOX
+    x, y, width, height = FRAME_BOX
     pixels = (255 * z[0].permute(1, 2, 0).cpu().numpy()).round().astype(np.uint8)
     result = photo.copy()
     result[y : y + height, x : x + width] = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
@@ -109,4 +111,4 @@ def paste(photo: np.ndarray, z: Tensor) -> np.ndarray:
 
 def frame_of(photo: np.ndarray) -> Tensor:
     """The frame of a photo in LFW's layout, (1, 3, FRAME_SIZE, FRAME_SIZE) in [0, 1]."""
-    return torch.from_numpy(lfw.to_frame(photo).copy()).permute(2, 0, 1).unsqueeze(0) / 255
+    return torch.from_numpy(lfw.to_frame(photo, frame_box=FRAME_BOX).copy()).permute(2, 0, 1).unsqueeze(0) / 255

@@ -47,6 +47,7 @@ class StoreInfo:
     photos: int
     method: str
     built: str  # ISO 8601 date
+    frame_box: tuple[int, ...]  # lfw.FRAME_BOX
     frame_size: int
     landmarks: tuple[tuple[float, float], ...]  # faces.LANDMARKS in LFW's 250x250 layout
     layers: tuple[str, ...] = vgg.LAYERS
@@ -73,15 +74,16 @@ class Store:
                 fields = json.loads(file.metadata()["dfi"])
                 keys = set(file.keys())
             self._made = self._vectors.stat().st_mtime_ns
-            self.info = StoreInfo(**{**fields, **{k: tuple(fields[k]) for k in ("attributes", "layers", "landmarks")}})
+            tuples = ("attributes", "frame_box", "landmarks", "layers")
+            self.info = StoreInfo(**{**fields, **{key: tuple(fields[key]) for key in tuples}})
             points = np.array(self.info.landmarks, dtype=np.float64)
         except (OSError, safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
             raise self._damaged() from error
         wanted = {key for name in self.info.attributes for layer in self.info.layers for key in self._keys(name, layer)}
-        made_for = (self.info.format, self.info.layers, self.info.frame_size)
+        made_for = (self.info.format, self.info.layers, self.info.frame_box, self.info.frame_size)
         aligned = points.shape == (len(faces.LANDMARKS), 2) and np.isfinite(points).all()
         frame_size = lfw.PREVIEW_FRAME_SIZE if preview else lfw.FRAME_SIZE
-        if made_for != (_FORMAT, vgg.LAYERS, frame_size) or not (wanted <= keys and aligned):
+        if made_for != (_FORMAT, vgg.LAYERS, lfw.FRAME_BOX, frame_size) or not (wanted <= keys and aligned):
             raise self._damaged()
 
     def __eq__(self, other: object) -> bool:

@@ -226,6 +226,7 @@ def build_lfw(
         photos=sums.photos,
         method=f"ridge k={RIDGE:g}" if method == "ridge" else "mean difference",
         built=datetime.date.today().isoformat(),
+        frame_box=lfw.FRAME_BOX,
         frame_size=frame_size,
         landmarks=tuple((float(x), float(y)) for x, y in np.median(landmarks, axis=0)),
         rank=rank,

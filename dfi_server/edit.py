@@ -91,7 +91,7 @@ class Editor:
         `alphas`: attribute -> alpha in [-2, 2], the shift's length as a fraction of |phi(x)|.
         `face`: "largest", "all", or a number from 1 in the order of `faces`.
         `box`: x, y, width, height: only faces in it are edited, and nothing outside it. Where no face is found in it,
-        the box itself is taken for one, brow to chin and ear to ear.
+        the box itself is taken for one, hairline to throat and ear to ear.
         `iterations`: of L-BFGS for each face, 1 to MAX_ITERATIONS; None: the store's own.
         `cancelled` is asked between iterations. Raises DFIError: BAD_IMAGE, TOO_LARGE, BAD_BOX, NO_FACE, BAD_ALPHA,
         UNKNOWN_ATTRIBUTE, BAD_REQUEST, CANCELLED, OUT_OF_MEMORY.
@@ -192,8 +192,8 @@ class Editor:
         if not found:
             raise DFIError(
                 ErrorCode.NO_FACE,
-                "No face was found in the photo: say where it is with a box around it, from brow to chin and ear to "
-                "ear (--box X,Y,W,H on the command line, a selection in GIMP).",
+                "No face was found in the photo: say where it is with a box around it, from hairline to throat and "
+                "ear to ear (--box X,Y,W,H on the command line, a selection in GIMP).",
             )
         if face == "largest":
             found = found[:1]

@@ -24,8 +24,11 @@ from dfi_server.errors import DFIError, ErrorCode
 PHOTO_SIZE = 250
 """Width and height in pixels of a deep-funneled photo."""
 
-FRAME_BOX = (40, 20, 170, 170)
-"""The face frame: x, y, width, height inside a deep-funneled photo, which holds brow to chin and both ears."""
+FRAME_BOX = (40, 35, 170, 170)
+"""The face frame: x, y, width, height inside a deep-funneled photo: hairline to throat, both ears.
+
+Below the chin there is room for a jaw that drops, and for the border over which edits fade out.
+"""
 
 FRAME_SIZE = 200
 """Width and height in pixels at which the network sees the face frame (the paper's size for LFW)."""
@@ -150,10 +153,12 @@ def decode(jpeg: bytes) -> np.ndarray | None:
         return None
 
 
-def to_frame(photo: np.ndarray, size: int = FRAME_SIZE) -> np.ndarray:
+def to_frame(
+    photo: np.ndarray, size: int = FRAME_SIZE, frame_box: tuple[int, int, int, int] = FRAME_BOX
+) -> np.ndarray:
     """Cut the face frame out of a photo in LFW's layout, of any size: (size, size, 3) uint8."""
     height, width = photo.shape[:2]
     scale_x, scale_y = width / PHOTO_SIZE, height / PHOTO_SIZE
-    x, y, w, h = FRAME_BOX
+    x, y, w, h = frame_box
     box = (x * scale_x, y * scale_y, (x + w) * scale_x, (y + h) * scale_y)
     return np.asarray(Image.fromarray(photo).resize((size, size), Image.Resampling.BICUBIC, box=box))

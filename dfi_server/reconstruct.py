@@ -26,7 +26,7 @@ TV_WEIGHT = 1e-3
 ITERATIONS = 40
 """L-BFGS iterations of a finished edit."""
 
-FEATHER = 0.12
+FEATHER = 0.06
 """Width of the soft border of the frame, inside which an edit fades out, as a fraction of its sides."""
 
 _FIRST_STEP = 0.03  # the largest change of an unknown in the first step, before any curvature is known

@@ -109,6 +109,7 @@ def fields(store: Path) -> dict[str, object]:
         {"format": 2},
         {"layers": ["relu3_1", "relu4_1"]},
         {"frame_size": 256},
+        {"frame_box": [40, 20, 170, 170]},
         {"attributes": [*TINY_ATTRIBUTES, "never_built"]},
         {"attributes": 5},
         {"landmarks": [[1.0, 2.0]] * 4},

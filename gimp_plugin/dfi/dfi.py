@@ -110,11 +110,13 @@ def sentence(error: Exception) -> str:
         return str(error)
     # The server's sentences speak of coordinates, GIMP's user selects.
     if code == "no_face":
-        return _("No face was found: select one from brow to chin and from ear to ear, then run the filter again.")
+        return _(
+            "No face was found: select one from hairline to throat and from ear to ear, then run the filter again."
+        )
     if code == "bad_box":
         return _(
-            "The selection is too small for a face: select one from brow to chin and from ear to ear, then run the "
-            "filter again."
+            "The selection is too small for a face: select one from hairline to throat and from ear to ear, then run "
+            "the filter again."
         )
     if code or isinstance(error, UserError):
         return str(error)

@@ -216,7 +216,7 @@ class _Dialog:
                 self._about_faces.set_text(_("No face was found in the selection, which is taken for one."))
                 self._look_at(source.box, is_face=False)
             else:
-                self._about_faces.set_text(_("No face was found here: select it from brow to chin."))
+                self._about_faces.set_text(_("No face was found here: select it from hairline to throat."))
             return
         self._look_at(boxes[0])
         chosen = self._config.get_property("face")
