@@ -65,6 +65,13 @@ def test_an_edit_shows_where_it_should(name: str, rows: slice, starter: Editor, 
     assert not change[300:].any()
 
 
+def test_a_mouth_that_opens_takes_the_chin_down(starter: Editor, portrait: np.ndarray) -> None:
+    edit = starter.edit(portrait, {"mouth_wide_open": 0.4})
+    change = np.abs(photo.composite(portrait, edit.patch).astype(int) - portrait).mean(axis=2)
+    chin = (slice(178, 188), slice(206, 236))
+    assert change[chin].mean() > 15
+
+
 def test_the_command_line_says_that_it_is_used_and_how_to_get_more(tmp_path: Path, portrait: np.ndarray) -> None:
     Image.fromarray(portrait).save(tmp_path / "portrait.png")
     edit: Callable[..., subprocess.CompletedProcess[str]] = lambda *more: run_dfi(  # noqa: E731
