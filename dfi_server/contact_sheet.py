@@ -8,6 +8,7 @@ from dfi_server.faces import Face
 from dfi_server.photo import Pixels, to_picture
 
 _LABEL_HEIGHT = 26
+_LABEL_SIZE = 15
 _GAP = 4
 
 
@@ -26,8 +27,10 @@ def contact_sheet(
     height = len(rows) * (cell + _GAP) + _GAP + _LABEL_HEIGHT
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=15)
     for column, label in enumerate(column_labels):
+        font = ImageFont.load_default(size=_LABEL_SIZE)
+        if (length := font.getlength(label)) > cell:
+            font = ImageFont.load_default(size=_LABEL_SIZE * cell / length)
         centre = _GAP + column * (cell + _GAP) + cell / 2
         draw.text((centre, _LABEL_HEIGHT / 2 + _GAP / 2), label, fill="black", font=font, anchor="mm")
     for i, row in enumerate(rows):

@@ -153,9 +153,7 @@ def decode(jpeg: bytes) -> np.ndarray | None:
         return None
 
 
-def to_frame(
-    photo: np.ndarray, size: int = FRAME_SIZE, frame_box: tuple[int, int, int, int] = FRAME_BOX
-) -> np.ndarray:
+def to_frame(photo: np.ndarray, size: int = FRAME_SIZE, frame_box: tuple[int, int, int, int] = FRAME_BOX) -> np.ndarray:
     """Cut the face frame out of a photo in LFW's layout, of any size: (size, size, 3) uint8."""
     height, width = photo.shape[:2]
     scale_x, scale_y = width / PHOTO_SIZE, height / PHOTO_SIZE

@@ -15,6 +15,8 @@ from gimp.gimp import SHORTCUT, Window, free_endpoint, wait_for
 from gimp.server import editing, listening, serving
 from PIL import Image
 
+from dfi_server import attributes, faces
+
 pytestmark = pytest.mark.gimp
 pytest_plugins = ["gimp.fixtures"]
 
@@ -332,15 +334,21 @@ def test_preview_follows_the_sliders(window: Window, tiny: str, portrait: np.nda
     window.server(tiny)
     show(window, portrait)
     dialog = open_dialog(window)
-    wait_for_sliders(window, dialog)
-    window.focus(dialog)
-    window.key("alt+z")  # zero all
 
     def preview() -> np.ndarray:
         return preview_of(window, dialog)
 
-    whole = preview()
-    wait_for("the face", lambda: (preview() != whole).mean() > 0.5)
+    def face_fills_it() -> bool:
+        """In the whole photo the face would be 70 pixels wide; at rest, so that no earlier setting is on its way."""
+        first = preview()
+        time.sleep(1)
+        found = faces.find_faces(first.astype(np.uint8), attributes.open_store("starter").canonical_landmarks)
+        return bool((first == preview()).all() and found and found[0].box[2] > 150)
+
+    wait_for_sliders(window, dialog)
+    window.focus(dialog)
+    window.key("alt+z")  # zero all
+    wait_for("the face", face_fills_it)
     photo = preview()
     window.key("alt+g", "ctrl+a", "period", "5", "Tab")
     wait_for("glasses", lambda: (abs(preview() - photo) > 40).mean() > 0.002)
