@@ -41,7 +41,7 @@ PAPER = "paper"
 
 
 class Task(NamedTuple):
-    """One edit, by PAPER or by ours: a store's name, at ALPHA or, as in "heldout@0.35", at an alpha of its own."""
+    """One edit, by PAPER or by ours: a store's name, at ALPHA or, as in "heldout@0.37", at an alpha of its own."""
 
     recipe: str
     attribute: str
@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--stores",
         nargs="+",
-        default=[STORE, f"{STORE}@0.35", paths.STARTER.name],
+        default=[STORE, f"{STORE}@0.37", paths.STARTER.name],
         help="built without the people held out; STORE@ALPHA: at another alpha",
     )
     parser.add_argument("--work", type=Path, default=paths.home() / "quality", help="where edits are kept")
