@@ -27,10 +27,10 @@ def contact_sheet(
     height = len(rows) * (cell + _GAP) + _GAP + _LABEL_HEIGHT
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=_LABEL_SIZE)
+    if (longest := max(map(font.getlength, column_labels), default=0)) > cell:
+        font = ImageFont.load_default(size=_LABEL_SIZE * cell / longest)
     for column, label in enumerate(column_labels):
-        font = ImageFont.load_default(size=_LABEL_SIZE)
-        if (length := font.getlength(label)) > cell:
-            font = ImageFont.load_default(size=_LABEL_SIZE * cell / length)
         centre = _GAP + column * (cell + _GAP) + cell / 2
         draw.text((centre, _LABEL_HEIGHT / 2 + _GAP / 2), label, fill="black", font=font, anchor="mm")
     for i, row in enumerate(rows):
