@@ -53,7 +53,7 @@ class StoreInfo:
     layers: tuple[str, ...] = vgg.LAYERS
     format: int = _FORMAT
     rank: int | None = None  # of compressed vectors
-    iterations: int = reconstruct.ITERATIONS  # of a finished edit
+    iterations: int = reconstruct.ITERATIONS  # of a finished edit, at most
     gain: float = 1.0  # what alpha is multiplied by, so that it means the same with every network
 
 

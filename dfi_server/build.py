@@ -36,15 +36,18 @@ _LANDMARK_PHOTOS = 1000  # enough for medians to a fraction of a pixel
 
 _EXPRESSION = {"smiling", "frowning", "high_cheekbones", "strong_nose_mouth_lines"}
 _MOUTH = {"mouth_slightly_open", "mouth_closed", "teeth_not_visible"}
-_AGE = {"senior", "middle_aged", "youth", "gray_hair", "receding_hairline", "bags_under_eyes", "double_chin"}
 _EYEWEAR = {"eyeglasses", "no_eyewear"}
 _EYELIDS = {"eyes_open", "narrow_eyes"}
 _MAKEUP = {"heavy_makeup", "wearing_lipstick"}
 _HAIR = {"black_hair", "blond_hair", "brown_hair", "gray_hair"}
+_YEARS = {"senior", "middle_aged", "youth"}
+_AGED_SKIN = {"bags_under_eyes", "double_chin", "strong_nose_mouth_lines"}
+_BEAUTY = {"attractive_man", "attractive_woman"}  # as LFW's labels judge it: youth, for the most part
+_AGE = _YEARS | _AGED_SKIN | _HAIR | {"bald", "receding_hairline"} | _EYELIDS | _BEAUTY
 _PARTS: tuple[tuple[set[str], set[str]], ...] = (  # attributes, and what belongs to each of them
     ({"smiling", "frowning"}, _EXPRESSION | _MOUTH),
     ({"mouth_wide_open", "mouth_slightly_open", "mouth_closed"}, _MOUTH | {"mouth_wide_open"}),
-    ({"senior", "middle_aged", "youth"}, _AGE),
+    (_YEARS, _AGE),
     *((family, family) for family in (_EYEWEAR, _EYELIDS, _MAKEUP, _HAIR)),
 )
 

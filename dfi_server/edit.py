@@ -17,7 +17,7 @@ from dfi_server.frame import Frame, cut, paste, soften
 from dfi_server.messages import DTYPE_BYTES, MAX_ITERATIONS, MAX_PIXELS, FaceChoice
 from dfi_server.photo import Box, Patch, Pixels, merge, within
 
-_REFINEMENT = 0.175  # iterations of a solve that starts from a solution, as a fraction
+_REFINEMENT = 0.175  # see _refinement
 _ALIKE = 0.9  # cosine between two settings, above which the solution of one is a start for the other
 
 
@@ -92,7 +92,8 @@ class Editor:
         `face`: "largest", "all", or a number from 1 in the order of `faces`.
         `box`: x, y, width, height: only faces in it are edited, and nothing outside it. Where no face is found in it,
         the box itself is taken for one, hairline to throat and ear to ear.
-        `iterations`: of L-BFGS for each face, 1 to MAX_ITERATIONS; None: the store's own.
+        `iterations`: of L-BFGS for each face, 1 to MAX_ITERATIONS; None: as many as it takes until little more comes,
+        the store's own at most.
         `cancelled` is asked between iterations. Raises DFIError: BAD_IMAGE, TOO_LARGE, BAD_BOX, NO_FACE, BAD_ALPHA,
         UNKNOWN_ATTRIBUTE, BAD_REQUEST, CANCELLED, OUT_OF_MEMORY.
         """
@@ -118,6 +119,7 @@ class Editor:
         or less of it, and then takes a fraction of the iterations.
         """
         count = self.store.info.iterations if iterations is None else iterations
+        tolerance = reconstruct.TOLERANCE if iterations is None else 0.0
         if not 1 <= count <= MAX_ITERATIONS:
             raise DFIError(ErrorCode.BAD_REQUEST, f"Iterations must be from 1 to {MAX_ITERATIONS}, not {count}.")
         for alphas in settings:
@@ -126,8 +128,9 @@ class Editor:
         _check_photo(photo)
         frames = [place.of_size(self.store.info.frame_size) for place in self._frames(photo, face, box)]
         order = sorted(range(len(settings)), key=lambda i: -_length(settings[i]))
-        steps = [_iterations_after(settings[before], settings[i], count) for before, i in pairwise(order)]
-        total = len(frames) * (count + sum(steps))
+        alike = [False, *(_alike(settings[before], settings[i]) for before, i in pairwise(order))]
+        most = [_refinement(count) if refined else count for refined in alike]
+        total = len(frames) * sum(most)
         done = 0
 
         def report(state: reconstruct.Iteration) -> None:
@@ -140,21 +143,24 @@ class Editor:
             for frame in frames:
                 image = soften(cut(photo, frame)).to(self.device)
                 previous: reconstruct.Solution | None = None
+                taken = count  # by the last solve that did not start from another
                 for n, i in enumerate(order):
                     start = time.perf_counter()
-                    alphas, wanted = settings[i], count if n == 0 else steps[n - 1]
-                    if previous and wanted < count:
+                    alphas, refined = settings[i], alike[n]
+                    if previous and refined:
                         previous = previous.times(_length(alphas) / _length(settings[order[n - 1]]))
                     state = reconstruct.reconstruct(
                         self.network,
                         image,
                         lambda phi, alphas=alphas: attributes.shift(self.store, alphas, phi),  # type: ignore[misc]
-                        iterations=wanted,
-                        start=previous if wanted < count else None,
+                        iterations=_refinement(taken) if refined else count,
+                        tolerance=0.0 if refined else tolerance,
+                        start=previous if refined else None,
                         callback=report,
                     )
                     previous = state.solution
-                    done += wanted
+                    taken = taken if refined else state.iteration
+                    done += most[n]
                     patch = paste(photo, frame, image, state.change)
                     solved[i].append(_Solved(patch, state, time.perf_counter() - start))
             return [_together(photo, faces_of_one, box) for faces_of_one in solved]
@@ -229,11 +235,15 @@ def _length(alphas: Mapping[str, float]) -> float:
     return math.hypot(*alphas.values())
 
 
-def _iterations_after(before: Mapping[str, float], alphas: Mapping[str, float], count: int) -> int:
-    """Iterations for a setting that comes after another: fewer if it points the same way, and all if it does not."""
+def _alike(before: Mapping[str, float], alphas: Mapping[str, float]) -> bool:
+    """Whether a setting points the same way as the one before, so that the solution of that is a start for it."""
     dot = sum(alpha * before.get(name, 0.0) for name, alpha in alphas.items())
-    alike = dot > _ALIKE * _length(before) * _length(alphas) > 0
-    return max(1, round(count * _REFINEMENT)) if alike else count
+    return dot > _ALIKE * _length(before) * _length(alphas) > 0
+
+
+def _refinement(iterations: int) -> int:
+    """Iterations of a solve that starts from the solution of one that took `iterations`."""
+    return max(1, round(iterations * _REFINEMENT))
 
 
 def _check_photo(photo: Pixels) -> None:

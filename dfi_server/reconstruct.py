@@ -23,12 +23,16 @@ from dfi_server.lbfgs import LBFGS, Pair
 TV_WEIGHT = 1e-3
 """lambda, for total variation as the mean over neighbouring pixels' squared differences, pixels in [0, 1]."""
 
-ITERATIONS = 40
-"""L-BFGS iterations of a finished edit."""
+ITERATIONS = 60
+"""L-BFGS iterations of a finished edit, at most."""
+
+TOLERANCE = 0.01
+"""A finished edit ends earlier where its last _RECENT iterations brought less than this part of all the way."""
 
 FEATHER = 0.06
 """Width of the soft border of the frame, inside which an edit fades out, as a fraction of its sides."""
 
+_RECENT = 5
 _FIRST_STEP = 0.03  # the largest change of an unknown in the first step, before any curvature is known
 _RESIDUAL_CORNER, _RESIDUAL_POWER = 0.04, 1.0  # see Smoothing
 _MOTION_CORNER, _MOTION_POWER = 0.03, 2.0  # much smoother: a face is one piece
@@ -258,6 +262,7 @@ def reconstruct(
     shift: Callable[[vgg.Features], vgg.Features],
     *,
     iterations: int = ITERATIONS,
+    tolerance: float = 0.0,
     tv_weight: float = TV_WEIGHT,
     start: Solution | None = None,
     everywhere: bool = False,
@@ -267,6 +272,8 @@ def reconstruct(
 
     `image`: (1, 3, H, W) float32 in [0, 1] on the network's device; it is the photo x of the paper, and the start
     unless `start` is given: the solution for a similar shift of the same image. One for another part of it is ignored.
+    `tolerance`: the solve ends before `iterations` when the last _RECENT of them brought less than this part of the
+    objective's whole decrease, so that an attribute that is quick to come costs no more than it needs.
     `everywhere`: the whole image may change, as in the paper, not only where the shift acts.
     `callback` sees every iteration; whatever it raises ends the solve (that is how an edit is cancelled).
     Returns the last state.
@@ -297,10 +304,14 @@ def reconstruct(
     warm = start if start and start.window == window else Solution(unknowns.start(), (), window)
     solver = LBFGS(objective, warm.point, first_step=_FIRST_STEP, pairs=warm.pairs)
     last = state(0)
+    losses = [last.loss]
     for count in range(1, iterations + 1):
         moved = solver.step()
         last = state(count)
         callback(last)
+        losses.append(last.loss)
         if not moved:
             break  # no step decreases the loss any further in this precision
+        if count >= _RECENT and losses[-1 - _RECENT] - last.loss < tolerance * (losses[0] - last.loss):
+            break
     return last

@@ -149,6 +149,14 @@ def test_every_iteration_is_reported(editor: Editor, face: np.ndarray) -> None:
     assert 0 < edit.seconds < 600
 
 
+def test_an_edit_takes_no_more_iterations_than_it_needs_unless_told_to(editor: Editor, face: np.ndarray) -> None:
+    most = editor.store.info.iterations
+    enough = editor.edit(face, {"smiling": 0.4})
+    all_of_them = editor.edit(face, {"smiling": 0.4}, iterations=most)
+    assert enough.iterations < all_of_them.iterations == most
+    assert np.abs(change_of(face, enough) - change_of(face, all_of_them)).mean() < 0.005
+
+
 def test_an_edit_is_cancelled_between_iterations(editor: Editor, face: np.ndarray) -> None:
     seen: list[Progress] = []
     refusal(

@@ -279,6 +279,21 @@ def test_every_iteration_is_reported_and_lowers_the_loss(face: np.ndarray) -> No
     assert last.loss == pytest.approx(loss.item(), rel=1e-3)  # the reported loss is that of the reported image
 
 
+def test_a_tolerance_ends_a_solve_when_little_more_comes(face: np.ndarray) -> None:
+    network = vgg.load(tiny_weights(), CPU, torch.float32)
+    photo = crop_of(face, 64)
+    shift = towards(photo.flip(3), network)
+    states: list[Iteration] = []
+    whole = reconstruct.reconstruct(network, photo, shift, iterations=60, callback=states.append)
+    soon, sooner = (
+        reconstruct.reconstruct(network, photo, shift, iterations=60, tolerance=tolerance) for tolerance in (0.02, 0.2)
+    )
+    assert whole.iteration == 60
+    assert 5 < sooner.iteration < soon.iteration < 60
+    assert soon.loss == states[soon.iteration - 1].loss  # up to there the same solve
+    assert states[0].loss - soon.loss > 0.8 * (states[0].loss - whole.loss)
+
+
 def test_more_total_variation_gives_a_smoother_image(face: np.ndarray) -> None:
     network = vgg.load(tiny_weights(), CPU, torch.float32)
     photo = crop_of(face, 64)
