@@ -38,7 +38,10 @@ def main() -> None:
     for setting in tqdm(options.set or ROWS, unit="edit"):
         alphas = parse_alphas(setting.split("+"))
         state = reconstruct.reconstruct(
-            editor.network, image.to(editor.device), lambda phi, a=alphas: attributes.shift(editor.store, a, phi)
+            editor.network,
+            image.to(editor.device),
+            lambda phi, a=alphas: attributes.shift(editor.store, a, phi),
+            tolerance=reconstruct.TOLERANCE,
         )
         patch = paste(pixels, frame, image.to(editor.device), state.change)
         change = (state.image - state.photo)[0].permute(1, 2, 0).cpu().numpy()
