@@ -126,7 +126,7 @@ def _add_edit(parser: argparse.ArgumentParser) -> None:
 
 def _add_face_and_iterations(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--face", type=_face, default="largest", metavar="N|largest|all", help="see 'dfi faces'")
-    parser.add_argument("--iterations", type=_positive, metavar="N", help="of L-BFGS, not as many as needed")
+    parser.add_argument("--iterations", type=_positive, metavar="N", help="of L-BFGS (default: as it takes)")
 
 
 def _positive(text: str) -> int:

@@ -188,6 +188,15 @@ def towards(target: Tensor, network: vgg.VGGFeatures) -> Callable[[vgg.Features]
     return lambda phi: tuple(there - here for here, there in zip(phi, goal, strict=True))
 
 
+def towards_its_mirror(
+    face: np.ndarray,
+) -> tuple[vgg.VGGFeatures, Tensor, Callable[[vgg.Features], vgg.Features]]:
+    """A network, a photo, and the shift that asks for the photo's mirror image."""
+    network = vgg.load(tiny_weights(), CPU, torch.float32)
+    photo = crop_of(face, 64)
+    return network, photo, towards(photo.flip(3), network)
+
+
 def test_a_motion_shows_the_image_from_where_it_points() -> None:
     """Result pixel p is the image at p + motion(p); beyond the edge the border pixels go on."""
     image = torch.rand(1, 3, 12, 16, generator=torch.Generator().manual_seed(2))
@@ -258,9 +267,7 @@ def test_no_shift_leaves_the_photo(face: np.ndarray) -> None:
 
 
 def test_every_iteration_is_reported_and_lowers_the_loss(face: np.ndarray) -> None:
-    network = vgg.load(tiny_weights(), CPU, torch.float32)
-    photo = crop_of(face, 64)
-    shift = towards(photo.flip(3), network)
+    network, photo, shift = towards_its_mirror(face)
     states: list[Iteration] = []
     last = reconstruct.reconstruct(network, photo, shift, iterations=25, callback=states.append)
     losses = [state.loss for state in states]
@@ -280,9 +287,7 @@ def test_every_iteration_is_reported_and_lowers_the_loss(face: np.ndarray) -> No
 
 
 def test_a_tolerance_ends_a_solve_when_little_more_comes(face: np.ndarray) -> None:
-    network = vgg.load(tiny_weights(), CPU, torch.float32)
-    photo = crop_of(face, 64)
-    shift = towards(photo.flip(3), network)
+    network, photo, shift = towards_its_mirror(face)
     states: list[Iteration] = []
     whole = reconstruct.reconstruct(network, photo, shift, iterations=60, callback=states.append)
     soon, sooner = (
@@ -295,9 +300,7 @@ def test_a_tolerance_ends_a_solve_when_little_more_comes(face: np.ndarray) -> No
 
 
 def test_more_total_variation_gives_a_smoother_image(face: np.ndarray) -> None:
-    network = vgg.load(tiny_weights(), CPU, torch.float32)
-    photo = crop_of(face, 64)
-    shift = towards(photo.flip(3), network)
+    network, photo, shift = towards_its_mirror(face)
     rough, smooth = (
         reconstruct.reconstruct(network, photo, shift, iterations=20, tv_weight=weight).image for weight in (0.0, 10.0)
     )
