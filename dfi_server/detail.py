@@ -10,6 +10,8 @@ import numpy as np
 _COLOUR_WINDOW = 9  # frame pixels
 _GUIDE_NOISE = 0.05  # in units of white: brightness that varies less than this is no edge to colour
 _DARKEST = 0.02  # in units of white: below, a colour's ratio to its brightness is noise
+_DARKENED = 0.15  # of its brightness: what loses as much counts as darkened altogether, see _in_shade
+_OTHER_HUE = 0.5  # what something darkened takes on of another hue
 _NOVELTY_LOW, _NOVELTY_HIGH = 0.025, 0.067  # of the residual's local contrast, in units of white
 _MAX_ENLARGEMENT = 4  # edges get four times finer than the frame at most, which bounds the work for large faces
 _EDGE_BLUR = 0.6  # frame pixels: the scale of what counts as an edge
@@ -28,14 +30,26 @@ def smooth_colour(moved: np.ndarray, residual: np.ndarray) -> np.ndarray:
     """The residual with its colour smoothed and its brightness kept, (H, W, 3).
 
     Colour is smoothed along what is bright and what is dark (a guided filter), so that teeth do not take on the lips'
-    colour; and what gets darker loses colour with its brightness, so that hair painted on skin has no coloured rim.
+    colour; and what gets darker loses colour with its brightness, so that hair painted on skin has no coloured rim, and
+    keeps its hue for the most part, so that a mustache is not green, nor the lip of an open mouth gray.
     """
     painted = moved + residual
     light, light_before = brightness(painted), brightness(moved)
     fading = np.clip(np.maximum(light, _DARKEST) / np.maximum(light_before, _DARKEST), 0, 1)
     kept = fading * (moved - light_before)
-    colour = kept + _guided(painted - light - kept, light)
+    darkened = np.clip((1 - fading) / _DARKENED, 0, 1)
+    colour = kept + _in_shade(_guided(painted - light - kept, light), kept, darkened)
     return np.asarray(light + colour - brightness(colour) - moved)
+
+
+def _in_shade(added: np.ndarray, kept: np.ndarray, darkened: np.ndarray) -> np.ndarray:
+    """What is `added` to the colour that was `kept`, as far as it may where a pixel was `darkened` (H, W, 1) in [0, 1].
+
+    The kept hue may get stronger, as on painted lips, but not weaker; another one comes in by half.
+    """
+    along = (added * kept).sum(axis=2, keepdims=True) / ((kept * kept).sum(axis=2, keepdims=True) + 1e-6) * kept
+    against = (along * kept).sum(axis=2, keepdims=True) < 0
+    return np.asarray(added - darkened * (against * along + _OTHER_HUE * (added - along)))
 
 
 def _guided(image: np.ndarray, guide: np.ndarray) -> np.ndarray:

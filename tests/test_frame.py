@@ -145,6 +145,26 @@ def test_new_structure_replaces_old_lines_but_not_grain_and_shading_replaces_not
     assert painted_line < 0.55 * line  # the rest is what the frame itself holds of it
 
 
+def test_what_is_painted_dark_keeps_the_skins_hue_unless_it_is_a_stronger_colour() -> None:
+    """A mustache on warm skin is a dark brown, whatever the solver makes it; painted lips are as red as it says."""
+    skin = np.array([0.8, 0.55, 0.45], dtype=np.float32)
+    photo = np.tile(skin, (400, 400, 1))
+    frame = Frame.of_box((0, 0, 400, 400), (400, 400))
+
+    def painted(wanted: tuple[float, float, float]) -> np.ndarray:
+        """The pixel in the middle of a spot of the colour wanted."""
+        spot = change()
+        residual = torch.zeros(1, 3, SIDE, SIDE)
+        residual[..., 80:120, 70:130] = (torch.tensor(wanted) - torch.from_numpy(skin)).view(1, 3, 1, 1)
+        patch = paste(photo, frame, cut(photo, frame), Change(spot.motion, residual, spot.place))
+        return patch.pixels[200 - patch.y, 200 - patch.x]
+
+    red, green, blue = painted((0.2, 0.3, 0.2))
+    assert red > green > blue  # a hue between red and yellow, as skin has
+    np.testing.assert_allclose(painted((0.6, 0.2, 0.2)), (0.6, 0.2, 0.2), atol=0.06)
+    np.testing.assert_allclose(painted((0.9, 0.88, 0.86)), (0.9, 0.88, 0.86), atol=0.06)  # teeth are brighter: white
+
+
 def test_painted_edges_get_as_sharp_as_the_photo() -> None:
     """A painted edge, soft in the frame, falls over fewer photo pixels than plain interpolation would give it."""
     photo = np.full((1600, 1600, 3), 0.4, dtype=np.float32)
