@@ -27,6 +27,7 @@ import quality_report
 import torch
 from judges import Judges
 from PIL import Image
+from quality_report import PAPER
 from tqdm import tqdm
 
 from dfi_server import build, lfw, paths, photo, photo_file, vgg
@@ -37,7 +38,6 @@ from dfi_server.errors import DFIError
 STORE = "heldout"
 ATTRIBUTES = ("smiling", "eyeglasses", "senior", "mustache", "mouth_wide_open")
 ALPHA = 0.4
-PAPER = "paper"
 
 
 class Task(NamedTuple):

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.stats
 from judges import SAME_PERSON, Accuracy, Verdict
 
 from dfi_server import lfw, photo, photo_file
 from dfi_server.contact_sheet import contact_sheet
 
 SHEET_ROWS = 10
+PAPER = "paper"
+"""The recipe that the others are compared with, where it was run."""
 Record = Mapping[str, Any]
 """One edit: recipe, attribute, face, and the numbers of `compare` and `background_change`."""
 
@@ -100,6 +103,8 @@ def report(records: Sequence[Record], accuracy: Accuracy, alpha: float, name: st
                 ]
                 of_age = [r for r in chosen if attribute == _AGE or r["attribute"] != _AGE]
                 lines.append(f"| {attribute} | {recipe} | {_row(chosen, of_age)} |")
+    if PAPER in recipes:
+        lines += ["", "## Drift beside the paper's recipe", "", *_drift(records, recipes)]
     lines += ["", "## The judges", "", f"On {accuracy.photos} photos of people held out:", ""]
     lines += ["| judge | figure |", "|---|---|"]
     for attribute, (balanced, area) in accuracy.attributes.items():
@@ -115,6 +120,35 @@ def report(records: Sequence[Record], accuracy: Accuracy, alpha: float, name: st
         "",
     ]
     return "\n".join(lines)
+
+
+def _drift(records: Sequence[Record], recipes: Sequence[str]) -> list[str]:
+    """How far ours and the paper's move what should stay, person by person: a person's edits are not independent."""
+    columns = ("drift, mean", "recipe", "ours", "the paper's", "people with less", "p")
+    lines = [
+        "Each person's mean over the attributes, the same people and attributes for both; p is that of Wilcoxon's",
+        "signed-rank test, two-sided.",
+        "",
+        "| " + " | ".join(columns) + " |",
+        "|---" * len(columns) + "|",
+    ]
+    for label, key in (("distance", "identity_distance"), ("age, years", "age_shift"), ("P(male)", "male_shift")):
+        size = {
+            (r["recipe"], r["face"], r["attribute"]): abs(r[key])
+            for r in records
+            if key != "age_shift" or r["attribute"] != _AGE
+        }
+        faces = {face for recipe, face, _ in size if recipe == PAPER}
+        for recipe in recipes:
+            if recipe != PAPER:
+                ours, papers = (
+                    np.array([np.mean([v for k, v in size.items() if k[:2] == (each, face)]) for face in faces])
+                    for each in (recipe, PAPER)
+                )
+                p = scipy.stats.wilcoxon(ours, papers).pvalue
+                less = f"{(ours < papers).sum()} of {len(faces)}"
+                lines.append(f"| {label} | {recipe} | {ours.mean():.3g} | {papers.mean():.3g} | {less} | {p:.2g} |")
+    return lines
 
 
 def _row(records: Sequence[Record], of_age: Sequence[Record]) -> str:
