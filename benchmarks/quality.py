@@ -41,7 +41,7 @@ ALPHA = 0.4
 
 
 class Task(NamedTuple):
-    """One edit, by PAPER or by ours: a store's name, at ALPHA or, as in "heldout@0.37", at an alpha of its own."""
+    """One edit, by PAPER or by ours: a store's name."""
 
     recipe: str
     attribute: str
@@ -66,7 +66,7 @@ def main() -> None:
     tasks = [
         Task(recipe, attribute, face, photos[face], options.work)
         for recipe in (*options.stores, PAPER)
-        for face in (paper_faces if recipe == PAPER or "@" in recipe else faces)
+        for face in (paper_faces if recipe == PAPER else faces)
         for attribute in ATTRIBUTES
     ]
     todo = [task for task in tasks if not task.picture.exists()]
@@ -102,14 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--vgg19", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True, help="without a suffix")
     parser.add_argument("--people", type=int, default=60)
+    parser.add_argument("--paper-people", type=int, default=20, help="how many of them for the paper's recipe")
     parser.add_argument(
-        "--paper-people", type=int, default=20, help="how many of them for the paper's recipe, and other alphas"
-    )
-    parser.add_argument(
-        "--stores",
-        nargs="+",
-        default=[STORE, f"{STORE}@0.37", paths.STARTER.name],
-        help="built without the people held out; STORE@ALPHA: at another alpha",
+        "--stores", nargs="+", default=[STORE, paths.STARTER.name], help="built without the people held out"
     )
     parser.add_argument("--work", type=Path, default=paths.home() / "quality", help="where edits are kept")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes, of one thread each")
@@ -182,9 +177,8 @@ def edit(task: Task) -> None:
         z = paper_recipe.reconstruct(network, paper_recipe.frame_of(original).to(_editor(STORE).device), vector, ALPHA)
         result = paper_recipe.paste(original, z)
     else:
-        store, _, alpha = task.recipe.partition("@")
-        alphas = {task.attribute: float(alpha or ALPHA)}
-        result = photo.composite(original, _editor(store).edit(original, alphas).patch)
+        alphas = {task.attribute: ALPHA}
+        result = photo.composite(original, _editor(task.recipe).edit(original, alphas).patch)
     task.picture.parent.mkdir(parents=True, exist_ok=True)
     photo_file.write(task.picture, photo.Photo(result))  # whole or not at all
 
