@@ -177,8 +177,7 @@ def edit(task: Task) -> None:
         z = paper_recipe.reconstruct(network, paper_recipe.frame_of(original).to(_editor(STORE).device), vector, ALPHA)
         result = paper_recipe.paste(original, z)
     else:
-        alphas = {task.attribute: ALPHA}
-        result = photo.composite(original, _editor(task.recipe).edit(original, alphas).patch)
+        result = photo.composite(original, _editor(task.recipe).edit(original, {task.attribute: ALPHA}).patch)
     task.picture.parent.mkdir(parents=True, exist_ok=True)
     photo_file.write(task.picture, photo.Photo(result))  # whole or not at all
 

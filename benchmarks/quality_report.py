@@ -131,23 +131,24 @@ def _drift(records: Sequence[Record], recipes: Sequence[str]) -> list[str]:
         "| " + " | ".join(columns) + " |",
         "|---" * len(columns) + "|",
     ]
+    faces = sorted({record["face"] for record in records if record["recipe"] == PAPER})
     for label, key in (("distance", "identity_distance"), ("age, years", "age_shift"), ("P(male)", "male_shift")):
-        size = {
-            (r["recipe"], r["face"], r["attribute"]): abs(r[key])
-            for r in records
-            if key != "age_shift" or r["attribute"] != _AGE
-        }
-        faces = {face for recipe, face, _ in size if recipe == PAPER}
+        counted = [record for record in records if key != "age_shift" or record["attribute"] != _AGE]
+        papers = _by_person(counted, PAPER, key, faces)
         for recipe in recipes:
-            if recipe != PAPER:
-                ours, papers = (
-                    np.array([np.mean([v for k, v in size.items() if k[:2] == (each, face)]) for face in faces])
-                    for each in (recipe, PAPER)
-                )
-                p = scipy.stats.wilcoxon(ours, papers).pvalue
-                less = f"{(ours < papers).sum()} of {len(faces)}"
-                lines.append(f"| {label} | {recipe} | {ours.mean():.3g} | {papers.mean():.3g} | {less} | {p:.2g} |")
+            if recipe == PAPER:
+                continue
+            ours = _by_person(counted, recipe, key, faces)
+            p = scipy.stats.wilcoxon(ours, papers).pvalue
+            less = f"{(ours < papers).sum()} of {len(faces)}"
+            lines.append(f"| {label} | {recipe} | {ours.mean():.3g} | {papers.mean():.3g} | {less} | {p:.2g} |")
     return lines
+
+
+def _by_person(records: Sequence[Record], recipe: str, key: str, faces: Sequence[str]) -> np.ndarray:
+    """The mean size of `key` over each person's edits by a recipe, (len(faces),)."""
+    sizes = {face: [abs(r[key]) for r in records if (r["recipe"], r["face"]) == (recipe, face)] for face in faces}
+    return np.array([np.mean(sizes[face]) for face in faces])
 
 
 def _row(records: Sequence[Record], of_age: Sequence[Record]) -> str:

@@ -47,9 +47,9 @@ def _in_shade(added: np.ndarray, kept: np.ndarray, darkened: np.ndarray) -> np.n
 
     The kept hue may get stronger, as on painted lips, but not weaker; another one comes in by half.
     """
-    along = (added * kept).sum(axis=2, keepdims=True) / ((kept * kept).sum(axis=2, keepdims=True) + 1e-6) * kept
-    against = (along * kept).sum(axis=2, keepdims=True) < 0
-    return np.asarray(added - darkened * (against * along + _OTHER_HUE * (added - along)))
+    ratio = (added * kept).sum(axis=2, keepdims=True) / ((kept * kept).sum(axis=2, keepdims=True) + 1e-6)
+    weaker, other_hue = np.minimum(ratio, 0) * kept, added - ratio * kept
+    return np.asarray(added - darkened * (weaker + _OTHER_HUE * other_hue))
 
 
 def _guided(image: np.ndarray, guide: np.ndarray) -> np.ndarray:
