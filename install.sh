@@ -177,6 +177,8 @@ answers() {
 
 pip() { "$venv/bin/python" -m pip "$@"; }
 
+pip_install() { pip install -c "$here/constraints.txt" "$@"; } # in the versions that the tests passed with
+
 check_space() {
     local free
     free=$(df -Pk "$home" | awk 'NR == 2 { print int($4 / 1e6) }')
@@ -184,33 +186,23 @@ check_space() {
         stop "$home has $free GB free, and torch needs $1 GB: free some, or set DFI_HOME to a folder on a larger disk."
 }
 
-# Those requirements of pyproject.toml that start with $1, one to a line.
-requirements() {
-    "$python" -c 'import sys, tomllib
-file = tomllib.load(open(sys.argv[1], "rb"))
-for line in file["build-system"]["requires"] + file["project"]["dependencies"]:
-    if line.startswith(sys.argv[2]):
-        print(line)' "$here/pyproject.toml" "$1"
-}
-
 # From a copy: building leaves files in the source folder, and takes up what earlier builds left there. With setuptools
 # in the virtual environment, where torch wants it anyway, an update of an unchanged set of packages needs no network.
 pip_install_package() {
     mkdir "$home/tmp/source"
     cp -r "$here"/{pyproject.toml,README.md,LICENSE,dfi_server} "$home/tmp/source"
-    pip install "$(requirements setuptools)"
-    pip install --no-build-isolation "$home/tmp/source"
+    pip_install setuptools
+    pip_install --no-build-isolation "$home/tmp/source"
 }
 
 install_cpu_torch() {
     check_space 3
-    step "Installing torch for the CPU (200 MB)" "" pip install --index-url "$torch_cpu_index" "$@"
+    step "Installing torch for the CPU (200 MB)" "" pip_install --index-url "$torch_cpu_index" "$@"
 }
 
 install_package() {
-    local torch text="Installing the program and what it needs"
-    mapfile -t torch < <(requirements torch)
-    if ! pip install -q --no-index --no-deps "${torch[@]}" >/dev/null 2>&1; then # unless it is there
+    local torch=(torch torchvision) text="Installing the program and what it needs"
+    if ! pip_install -q --no-index --no-deps "${torch[@]}" >/dev/null 2>&1; then # unless it is there
         if has_nvidia_gpu || ! answers "$torch_cpu_index/torch/" || ! install_cpu_torch "${torch[@]}"; then
             check_space 12
             text+=" (2.7 GB with torch)"
