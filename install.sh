@@ -234,7 +234,7 @@ no() { printf '  --  %s\n' "$*"; }
 check_torch() {
     local found
     found=$(
-        "$venv/bin/python" -P 2>>"$log" -c 'import torch; from dfi_server import vgg
+        "$venv/bin/python" -P 2>>"$log" -c 'import torch; from dfi_server.solver import vgg
 device = vgg.choose_device()
 print(torch.__version__, "on", device.type, f"({vgg.choose_precision(device)})".replace("torch.", ""))'
     ) || failed "torch does not load: run ./install.sh --uninstall, then ./install.sh again."

@@ -10,12 +10,15 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from dfi_server import attributes, faces, lfw, reconstruct, vgg
 from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.faces import Face
-from dfi_server.frame import Frame, cut, paste, soften
-from dfi_server.messages import DTYPE_BYTES, MAX_ITERATIONS, MAX_PIXELS, FaceChoice
-from dfi_server.photo import Box, Patch, Pixels, merge, within
+from dfi_server.face import layout
+from dfi_server.face.find import Face, align, find_faces, find_largest, overlap
+from dfi_server.face.frame import Frame, cut, soften
+from dfi_server.face.paste import paste
+from dfi_server.photo.pixels import Box, Patch, Pixels, merge, within
+from dfi_server.solver import reconstruct, vgg
+from dfi_server.vectors.store import check_alphas, open_store
+from dfi_server.wire.messages import DTYPE_BYTES, MAX_ITERATIONS, MAX_PIXELS, FaceChoice
 
 _REFINEMENT = 0.175  # see _refinement
 _ALIKE = 0.9  # cosine between two settings, above which the solution of one is a start for the other
@@ -47,7 +50,7 @@ class Editor:
     def __init__(self, store: str | None = None, device: str = "auto") -> None:
         """Load the store by name (None: the default). Raises DFIError(NO_STORE | BAD_STORE | BAD_REQUEST)."""
         self._asked_for = store
-        self.store = attributes.open_store(store)
+        self.store = open_store(store)
         self.device = vgg.choose_device(device)
         self.network = vgg.load(self.store.weights(), self.device)
         self._seen: object = None  # the last photo, and its faces
@@ -60,7 +63,7 @@ class Editor:
     def is_outdated(self) -> bool:
         """Whether the store has been replaced or rebuilt since it was loaded, by `dfi setup` say."""
         try:
-            return attributes.open_store(self._asked_for) != self.store
+            return open_store(self._asked_for) != self.store
         except DFIError:
             return False  # gone or damaged: the edit that needs it will say so
 
@@ -123,7 +126,7 @@ class Editor:
         if not 1 <= count <= MAX_ITERATIONS:
             raise DFIError(ErrorCode.BAD_REQUEST, f"Iterations must be from 1 to {MAX_ITERATIONS}, not {count}.")
         for alphas in settings:
-            attributes.check_alphas(alphas)
+            check_alphas(alphas)
             self.store.check_names(list(alphas))
         _check_photo(photo)
         frames = [place.of_size(self.store.info.frame_size) for place in self._frames(photo, face, box)]
@@ -152,7 +155,7 @@ class Editor:
                     state = reconstruct.reconstruct(
                         self.network,
                         image,
-                        lambda phi, alphas=alphas: attributes.shift(self.store, alphas, phi),  # type: ignore[misc]
+                        lambda phi, alphas=alphas: self.store.shift(alphas, phi),  # type: ignore[misc]
                         iterations=_refinement(taken) if refined else count,
                         tolerance=0.0 if refined else tolerance,
                         start=previous if refined else None,
@@ -174,7 +177,7 @@ class Editor:
     def faces(self, photo: Pixels, box: Box | None = None) -> list[Face]:
         """The faces of a photo, or those in a box of it, as `edit` numbers them. Raises DFIError as `edit` does."""
         _check_photo(photo)
-        return self._found(photo, box, faces.find_faces)
+        return self._found(photo, box, find_faces)
 
     def _found(self, photo: Pixels, box: Box | None, find: Callable[[Pixels, np.ndarray], list[Face]]) -> list[Face]:
         """Those of a photo that was seen just before are remembered: an editor asks for edit after edit of the same."""
@@ -184,17 +187,17 @@ class Editor:
             self._faces = find(photo, self.store.canonical_landmarks)
             self._seen = seen
         found = self._faces
-        return found if box is None else [each for each in found if faces.overlap(each.box, box) > 0.5]
+        return found if box is None else [each for each in found if overlap(each.box, box) > 0.5]
 
     def _frames(self, photo: Pixels, face: FaceChoice, box: Box | None) -> list[Frame]:
         """Where the chosen faces are. Raises DFIError(NO_FACE | BAD_BOX)."""
         size = (photo.shape[1], photo.shape[0])
         in_box = Frame.of_box(box, size) if box is not None else None
-        found = self._found(photo, box, faces.find_largest if face == "largest" and box is None else faces.find_faces)
+        found = self._found(photo, box, find_largest if face == "largest" and box is None else find_faces)
         if not found and in_box:
             return [in_box]
-        if not found and size == (lfw.PHOTO_SIZE, lfw.PHOTO_SIZE):  # LFW's own size: its own layout
-            return [Frame.of_box(lfw.FRAME_BOX, size)]
+        if not found and size == (layout.PHOTO_SIZE, layout.PHOTO_SIZE):  # LFW's own size: its own layout
+            return [Frame.of_box(layout.FRAME_BOX, size)]
         if not found:
             raise DFIError(
                 ErrorCode.NO_FACE,
@@ -208,7 +211,7 @@ class Editor:
                 there = "one face" if len(found) == 1 else f"{len(found)} faces"
                 raise DFIError(ErrorCode.NO_FACE, f"There is no face {face}: the photo has {there}, numbered from 1.")
             found = [found[face - 1]]
-        return [faces.align(each.landmarks, self.store.canonical_landmarks) for each in found]
+        return [align(each.landmarks, self.store.canonical_landmarks) for each in found]
 
 
 @dataclass(frozen=True)

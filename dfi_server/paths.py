@@ -11,6 +11,9 @@ FULL_STORE = "lfw"
 STARTER = Path(__file__).parent / "starter"
 """The folder of the store that is part of the package, and its name."""
 
+SAMPLE = Path(__file__).parent / "sample" / "astronaut.jpg"
+"""The portrait that is part of the package."""
+
 PREVIEW = "preview"
 """The name by which the starter's small model is opened, that of a quick look."""
 

@@ -28,11 +28,12 @@ exec env "DFI_HOME=$0" "$0/venv/bin/dfi" serve "$@"'
 
 # The plug-in's folder, complete, in $1.
 make_plugin() {
-    mkdir -p "$1/dfi_server"
+    mkdir -p "$1/dfi_server/wire"
     cp -r "$here"/gimp_plugin/dfi/{*.py,help.html,locale} "$1"
     chmod 755 "$1/dfi.py"
-    cp "$here"/dfi_server/{__init__,errors,messages,protocol,client}.py "$1/dfi_server"
-    "$venv/bin/python" -P -c 'import json, sys; from dfi_server.protocol import DEFAULT_ENDPOINT
+    cp "$here"/dfi_server/{__init__,errors}.py "$1/dfi_server"
+    cp "$here"/dfi_server/wire/{__init__,messages,protocol,client}.py "$1/dfi_server/wire"
+    "$venv/bin/python" -P -c 'import json, sys; from dfi_server.wire.protocol import DEFAULT_ENDPOINT
 print(json.dumps({"endpoint": DEFAULT_ENDPOINT, "command": ["sh", "-c", *sys.argv[1:]]}, indent=1))
 ' "$start_server" "$home" >"$1/server.json"
     make_pyzmq
@@ -89,7 +90,7 @@ try:
 except ImportError:
     sys.path.append("vendor")
     import zmq
-from dfi_server import client
+from dfi_server.wire import client
 print("pyzmq", zmq.__version__, "for Python %d.%d" % sys.version_info[:2])' 2>>"$log"
     ) || failed "The filter in $1 does not load: run ./install.sh --uninstall, then ./install.sh again."
     ok "Filter in $1, $found"

@@ -4,39 +4,43 @@ DFI_TEST_DATA names a folder with lfw-deepfunneled.tgz, lfw_attributes.txt, lfw_
 vgg19-conv5_1.pth and portraits/. Without it, tests that need it are skipped; with CI set, a skip is a failure.
 """
 
-import contextlib
-import importlib.resources
 import io
 import os
-import resource
 import subprocess
-import sys
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# As dfi_server.cli does, and as early: spinning threads make tests many times slower on busy cores.
+# As dfi_server.commands.cli does, and as early: spinning threads make tests many times slower on busy cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from servers import Slow, serving
+from support.checks import run_dfi
+from support.servers import Slow, serving
+from support.tiny import TINY_ATTRIBUTES, drawn_face, tiny_weights, write_tiny_lfw
 
-from dfi_server import build, lfw, paths, photo_file, vgg
-from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.server import Server
-from dfi_server.worker_process import Command, commands
+from dfi_server import paths
+from dfi_server.photo import disk
+from dfi_server.service.server import Server
+from dfi_server.service.worker_process import Command, commands
+from dfi_server.vectors import build, lfw
 
-TINY_ATTRIBUTES = ("smiling", "eyeglasses", "senior", "mustache", "mouth_wide_open", "5_o_clock_shadow")
 LFW_LIMIT = 300
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Quick tests first: a broken basis shows before the minutes that a real GIMP and real weights take."""
-    late = ("reliability", "data", "gimp")
+    """Quick tests first: a broken basis shows before the minutes that real weights take.
+
+    Those with GIMP, which mostly wait for it, run beside all the others, in one of two processes (pytest-xdist).
+    """
+    late = ("reliability", "data")
     items.sort(key=lambda item: sum(2**n for n, name in enumerate(late) if item.get_closest_marker(name)))
+    for item in items:
+        if item.get_closest_marker("gimp"):
+            item.add_marker(pytest.mark.xdist_group("gimp"))
+    items.sort(key=lambda item: not item.get_closest_marker("gimp"))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -54,61 +58,6 @@ def data_dir() -> Path:
     if not folder:
         pytest.skip("DFI_TEST_DATA is not set: no LFW and no VGG-19 to test with")
     return Path(folder)
-
-
-def tiny_weights(seed: int = 0) -> dict[str, torch.Tensor]:
-    """A network of VGG-19's shape with 8 to 32 channels and random weights, under torchvision's key names."""
-    generator = torch.Generator().manual_seed(seed)
-    weights: dict[str, torch.Tensor] = {}
-    channels = 3
-    for i, width in zip(vgg._CONVOLUTIONS, [8, 8, 16, 16, *[24] * 4, *[32] * 4, 32], strict=True):
-        weights[f"features.{i}.weight"] = (
-            torch.randn(width, channels, 3, 3, generator=generator) * (2 / (9 * channels)) ** 0.5
-        )
-        weights[f"features.{i}.bias"] = torch.randn(width, generator=generator) * 0.05
-        channels = width
-    return weights
-
-
-def drawn_face(values: np.ndarray, rng: np.random.Generator) -> Image.Image:
-    """A 250x250 cartoon face in LFW's layout whose parts follow the values of TINY_ATTRIBUTES."""
-    shape = np.full((250, 250, 3), rng.uniform(60, 200, 3), dtype=np.float32)
-    y, x = np.mgrid[:250, :250]
-    shape[((x - 125) / 55) ** 2 + ((y - 125) / 75) ** 2 < 1] = rng.uniform((160, 120, 90), (240, 200, 170))
-    for eye in (100, 150):
-        shape[(x - eye) ** 2 + (y - 110) ** 2 < 40] = 20
-        if values[1] > 0:
-            shape[abs((x - eye) ** 2 + (y - 110) ** 2 - 300) < 60] = 10
-    curve = (x - 125) ** 2 / (40 if values[0] > 0 else -80)
-    shape[(abs(y + curve - 165) < (9 if values[4] > 0 else 3)) & (abs(x - 125) < 22)] = (150, 40, 50)
-    if values[3] > 0:
-        shape[(abs(y - 150) < 4) & (abs(x - 125) < 20)] = 30
-    if values[2] > 0:
-        shape[((x - 125) / 60) ** 2 + ((y - 60) / 25) ** 2 < 1] = 210
-    if values[5] > 0:
-        shape[(y > 165) & (((x - 125) / 52) ** 2 + ((y - 125) / 72) ** 2 < 1) & (rng.random((250, 250)) < 0.3)] -= 60
-    return Image.fromarray(np.clip(shape + rng.normal(0, 4, shape.shape), 0, 255).astype(np.uint8))
-
-
-def write_tiny_lfw(folder: Path, faces: int = 48) -> tuple[Path, Path]:
-    """An archive and an attribute table in LFW's formats, of drawn faces with real-valued attributes."""
-    rng = np.random.default_rng(7)
-    titles = [name.replace("_", " ").title() for name in TINY_ATTRIBUTES]
-    lines = ["# drawn", "\t".join(["#", "person", "imagenum", *titles])]
-    archive = folder / "faces.tgz"
-    with tarfile.open(archive, "w:gz") as tar:
-        for i in range(faces):
-            values = rng.normal(size=len(titles))
-            lines.append("\t".join([f"Face Number{i}", "1", *map(str, values)]))
-            content = io.BytesIO()
-            drawn_face(values, rng).save(content, "JPEG", quality=95)
-            member = tarfile.TarInfo(f"lfw-deepfunneled/Face_Number{i}/Face_Number{i}_0001.jpg")
-            member.size = content.tell()
-            content.seek(0)
-            tar.addfile(member, content)
-    table = folder / "attributes.txt"
-    table.write_text("\n".join(lines) + "\n")
-    return archive, table
 
 
 @pytest.fixture(scope="session")
@@ -135,37 +84,6 @@ def face() -> np.ndarray:
     return np.asarray(drawn_face(np.full(len(TINY_ATTRIBUTES), -1.0), np.random.default_rng(99)))
 
 
-@contextlib.contextmanager
-def full_disk(room: int) -> Iterator[None]:
-    """Within it no file can grow beyond `room` bytes: a write fails in its middle, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))  # Python ignores the signal that comes with it
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def refusal(action: Callable[[], object], code: ErrorCode) -> str:
-    """The sentence with which `action` is refused, under that code."""
-    with pytest.raises(DFIError) as caught:
-        action()
-    assert caught.value.code is code
-    return caught.value.message
-
-
-def run_dfi(*arguments: str | Path, home: Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process of its own, as a user does."""
-    return subprocess.run(
-        [sys.executable, "-m", "dfi_server.cli", *map(str, arguments)],
-        env={**os.environ, "DFI_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-
-
 @pytest.fixture
 def dfi(tiny_home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`dfi(...)` on the tiny store."""
@@ -175,8 +93,7 @@ def dfi(tiny_home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 @pytest.fixture(scope="session")
 def portrait() -> np.ndarray:
     """The bundled sample, (512, 512, 3): one face, some 110 pixels tall."""
-    with importlib.resources.as_file(importlib.resources.files("dfi_server") / "sample" / "astronaut.jpg") as path:
-        return photo_file.read(path).pixels
+    return disk.read(paths.SAMPLE).pixels
 
 
 @pytest.fixture(scope="session")

@@ -6,15 +6,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import LFW_LIMIT, TINY_ATTRIBUTES, refusal, tiny_weights
+from conftest import LFW_LIMIT
 from safetensors.torch import save_file
+from support.checks import refusal
+from support.tiny import TINY_ATTRIBUTES, tiny_weights
 
-from dfi_server import faces, lfw, paths, photo, reconstruct
+from dfi_server import paths
 from dfi_server.edit import Edit, Editor, Progress
 from dfi_server.errors import ErrorCode
-from dfi_server.messages import MAX_ITERATIONS, MAX_PIXELS
+from dfi_server.face import layout
+from dfi_server.face.find import find_faces
+from dfi_server.photo.pixels import composite, crop
+from dfi_server.solver import reconstruct
+from dfi_server.wire.messages import MAX_ITERATIONS, MAX_PIXELS
 
-BOX = lfw.FRAME_BOX
+BOX = layout.FRAME_BOX
 FEW = 3
 """Iterations: enough for a change that can be seen."""
 
@@ -25,7 +31,7 @@ def editor(tiny_home: Path) -> Editor:
 
 
 def edited(pixels: np.ndarray, edit: Edit) -> np.ndarray:
-    return photo.composite(pixels, edit.patch)
+    return composite(pixels, edit.patch)
 
 
 def as_unit(pixels: np.ndarray) -> np.ndarray:
@@ -128,12 +134,12 @@ def test_any_array_of_pixels_will_do(view: str, editor: Editor, face: np.ndarray
 
 def test_nothing_changes_outside_the_box_around_a_face(editor: Editor, portrait: np.ndarray) -> None:
     """Also where the face that is found in it reaches beyond."""
-    x, y, width, height = faces.find_faces(portrait, editor.store.canonical_landmarks)[0].box
+    x, y, width, height = find_faces(portrait, editor.store.canonical_landmarks)[0].box
     box = (x + width // 5, y + height // 4, width // 2, height // 2)
     result = edited(portrait, editor.edit(portrait, {"smiling": 1}, box=box, iterations=FEW))
     changed = (result != portrait).any(axis=2)
-    assert photo.crop(changed, box).mean() > 0.2
-    photo.crop(changed, box)[:] = False
+    assert crop(changed, box).mean() > 0.2
+    crop(changed, box)[:] = False
     assert not changed.any()
 
 
@@ -182,6 +188,7 @@ def change_of(pixels: np.ndarray, edit: Edit) -> np.ndarray:
     return as_unit(edited(pixels, edit)) - as_unit(pixels)
 
 
+@pytest.mark.slow
 def test_a_sweep_gives_what_single_edits_give_for_less_than_two_of_them(editor: Editor, face: np.ndarray) -> None:
     alphas = [0.1, 0.2, 0.3, 0.4, 0.5]
     states: list[Progress] = []

@@ -16,11 +16,11 @@ import pytest
 from gimp.gimp import EDITOR_SIDE, REPOSITORY, Gimp, free_endpoint, wait_for
 from PIL import Image
 
-from dfi_server.client import Client
+from dfi_server.paths import SAMPLE
+from dfi_server.wire.client import Client
 
 pytest_plugins = ["gimp.fixtures"]
 
-SAMPLE = REPOSITORY / "dfi_server" / "sample" / "astronaut.jpg"
 SYSTEM_PYTHON = Path("/usr/bin/python3")
 
 # What the filter does in GIMP's Python, in a Python without any package: -S leaves out the system's.
@@ -33,7 +33,7 @@ try:
     sys.exit("this Python has a zmq of its own")
 except ImportError:
     sys.path.append(plugin + "/vendor")
-from dfi_server import client
+from dfi_server.wire import client
 command = json.loads(pathlib.Path(plugin, "server.json").read_text())["command"]
 info = client.start_server([*command, "--endpoint", endpoint], endpoint, log=pathlib.Path(log))
 print(info.version, info.store)
@@ -158,7 +158,8 @@ def test_filter_is_complete(installed: Home) -> None:
         for source in files:
             assert (folder / source.relative_to(here)).read_bytes() == source.read_bytes()
         assert os.access(folder / "dfi.py", os.X_OK)
-        assert sorted(path.name for path in (folder / "dfi_server").glob("*.py")) == sorted(EDITOR_SIDE)
+        shared = folder / "dfi_server"
+        assert {str(path.relative_to(shared)) for path in shared.rglob("*.py")} == set(EDITOR_SIDE)
     assert list((installed.path / ".config/GIMP/2.10/plug-ins").iterdir()) == []
     shared = list((flatpak / "vendor/zmq/backend/cython").glob("*.abi3.so"))
     assert shared, "the Flatpak's Python, 3.12 or newer, has no pyzmq"
@@ -328,6 +329,7 @@ def test_venv_module_missing(home: Home, tools: Path) -> None:
     assert "run 'sudo apt-get install python3.1" in refusal(home, PATH=str(tools))
 
 
+@pytest.mark.slow
 def test_package_index_out_of_reach_or_disk_full(home: Home, tools: Path) -> None:
     offline = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0"}
     offline |= {"PIP_FIND_LINKS": "", "PIP_EXTRA_INDEX_URL": "", "https_proxy": "http://127.0.0.1:9"}

@@ -66,14 +66,14 @@ class Server:
 
     @cached_property
     def _client(self) -> ModuleType:
-        """dfi_server.client. Not imported at the top: a plug-in that fails there has no menu item to say why."""
+        """dfi_server.wire.client. Not imported at the top: a plug-in that fails there has no menu item to say why."""
         try:
             try:
                 import zmq
             except ImportError:
                 sys.path.append(str(HERE / "vendor"))
                 import zmq  # noqa: F401
-            from dfi_server import client
+            from dfi_server.wire import client
         except ImportError as error:
             raise NotInstalled(_("A part of the plug-in is missing ({error}).").format(error=error)) from error
         return client

@@ -25,7 +25,11 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 # what install.sh copies beside the plug-in
-EDITOR_SIDE = ("__init__.py", "errors.py", "messages.py", "protocol.py", "client.py")
+EDITOR_SIDE = (
+    "__init__.py",
+    "errors.py",
+    *(f"wire/{name}.py" for name in ("__init__", "messages", "protocol", "client")),
+)
 SHORTCUT = "ctrl+alt+d"
 T = TypeVar("T")
 
@@ -90,9 +94,9 @@ class Gimp:
         shutil.copytree(
             REPOSITORY / "gimp_plugin" / "dfi", self.plugin, ignore=shutil.ignore_patterns("__pycache__", "vendor")
         )
-        (self.plugin / "dfi_server").mkdir()
+        (self.plugin / "dfi_server" / "wire").mkdir(parents=True)
         for name in EDITOR_SIDE:
-            shutil.copy(REPOSITORY / "dfi_server" / name, self.plugin / "dfi_server")
+            shutil.copy(REPOSITORY / "dfi_server" / name, self.plugin / "dfi_server" / name)
         # One key that GIMP does not know would reset the whole file.
         (self._config / "gimprc").write_text(
             f'(check-updates no)\n(show-welcome-dialog no)\n(config-version "{self.version()}")\n'
@@ -106,12 +110,12 @@ class Gimp:
             environment = [f"DFI_HOME={home}"] if home else []
             # The plug-in's server is nobody's child, and outlives GIMP: its id is kept to end it in stop().
             note = ["sh", "-c", 'echo $$ >>"$0"; exec "$@"', str(self._server_ids)]
-            command = self.outside(*environment, *note, sys.executable, "-m", "dfi_server.cli", "serve")
+            command = self.outside(*environment, *note, sys.executable, "-m", "dfi_server", "serve")
         (self.plugin / "server.json").write_text(json.dumps({"command": list(command), "endpoint": endpoint}))
 
     def outside(self, *command: str) -> list[str]:
         """A command line that, run by the plug-in, leaves GIMP's root and runs in the one of the tests."""
-        # env -C: in this folder `python -m dfi_server.cli` finds this repository, installed or not.
+        # env -C: in this folder `python -m dfi_server.commands.cli` finds this repository, installed or not.
         escaped = [] if self.root == Path("/") else ["chroot", f"/proc/{os.getpid()}/root"]
         return [*escaped, "env", "-C", str(REPOSITORY), *command]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import zmq
 from gimp.gimp import REPOSITORY, free_endpoint
 
-from dfi_server.client import Client
-from dfi_server.messages import Edit
-from dfi_server.protocol import decode_request
+from dfi_server.wire.client import Client
+from dfi_server.wire.messages import Edit
+from dfi_server.wire.protocol import decode_request
 
 
 @contextlib.contextmanager
@@ -21,7 +21,7 @@ def serving(home: Path, endpoint: str | None = None) -> Iterator[tuple[str, subp
     """A real server process, ready to edit: its endpoint and the process."""
     endpoint = endpoint or free_endpoint()
     process = subprocess.Popen(
-        [sys.executable, "-m", "dfi_server.cli", "serve", "--endpoint", endpoint],
+        [sys.executable, "-m", "dfi_server", "serve", "--endpoint", endpoint],
         cwd=REPOSITORY,
         env={**os.environ, "DFI_HOME": str(home)},
     )

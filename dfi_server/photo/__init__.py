@@ -1,0 +1,1 @@
+"""A photograph in memory, on disk, and in its colour space."""

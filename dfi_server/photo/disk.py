@@ -1,0 +1,270 @@
+"""Photographs on disk: libvips reads and writes the pixels at their own depth, Pillow the rare formats it lacks."""
+
+import contextlib
+import logging
+import os
+import struct
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyvips
+from PIL import Image, ImageOps
+
+from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.photo.pixels import Photo, to_depth, to_image
+from dfi_server.wire.messages import MAX_PIXELS
+
+PART = ".part"
+"""How the names of files end that `write_whole` has not finished: ".photo.png.k3j_x9ab.part"."""
+
+# Decoders that libvips itself would not trust with a stranger's file, as for SVG and PDF.
+pyvips.block_untrusted_set(True)
+logging.getLogger("pyvips").setLevel(logging.CRITICAL)  # what is wrong with a file is said in one sentence
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit would refuse photos that the rest of the program takes
+
+# Pillow's name of a format -> libvips' saver with its options, and the deepest dtype that the format holds
+_SAVERS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "AVIF": ("heifsave_buffer", {"compression": "av1", "Q": 90}, "uint16"),
+    "JPEG": ("jpegsave_buffer", {"Q": 95, "subsample_mode": "off"}, "uint8"),
+    "PNG": ("pngsave_buffer", {"compression": 1}, "uint16"),  # higher levels take seconds for a few percent
+    "TIFF": ("tiffsave_buffer", {}, "float32"),
+    "WEBP": ("webpsave_buffer", {"Q": 95}, "uint8"),
+}
+_BY_PILLOW = {"BMP", "JPEG2000"}  # 8 bits a channel
+_OPAQUE = {"BMP", "JPEG"}
+_DTYPES = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
+_INTERPRETATIONS = {("uint8", 1): "b-w", ("uint16", 1): "grey16", ("uint8", 3): "srgb", ("uint16", 3): "rgb16"}
+_ORIENTATION, _EXIF_IFD, _GPS_IFD = 0x0112, 0x8769, 0x8825
+_PARTS = ((273, 279), (324, 325))  # TIFF's tags: offsets and byte counts of strips, of tiles
+_DESCRIPTIVE = {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, _EXIF_IFD, _GPS_IFD}
+"""EXIF's tags in a TIFF's own directory: description, make, model, software, date, artist, copyright."""
+
+
+def read(path: Path) -> Photo:
+    """Read an image file, its first page, turned upright by its EXIF orientation.
+
+    Pixels come in the file's own depth and colour space; palettes, CMYK and Lab are turned into sRGB, black and white
+    into gray. Raises DFIError(BAD_IMAGE | TOO_LARGE).
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong is said below, in one sentence
+            try:
+                return _read_by_vips(path)
+            except pyvips.Error:
+                return _read_by_pillow(path)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DFIError(
+            ErrorCode.TOO_LARGE,
+            f"{path} has more than {MAX_PIXELS // 1_000_000} megapixels, the most that is opened: scale it down first.",
+        ) from error
+    except FileNotFoundError as error:
+        raise DFIError(ErrorCode.BAD_IMAGE, f"There is no image at {path}.") from error
+    except Exception as error:  # damaged bytes make decoders raise nearly anything
+        raise DFIError(ErrorCode.BAD_IMAGE, f"{path} is not an image that can be read ({error}).") from error
+
+
+def _read_by_vips(path: Path) -> Photo:
+    # not a path: libvips would take "[...]" at its end for options
+    source = pyvips.Source.new_from_file(str(path))
+    image = pyvips.Image.new_from_source(source, "", fail_on="truncated")
+    if image.width * image.height > MAX_PIXELS:
+        raise Image.DecompressionBombError
+    if image.format not in _DTYPES:
+        raise ValueError("its numbers have no known range: convert it to 8 or 16 bits, or to floating point")
+    exif = _exif_of_tiff(path) if image.get("vips-loader").startswith("tiff") else _blob(image, "exif-data")
+    photo = Photo(
+        np.empty(0),
+        icc_profile=_blob(image, "icc-profile-data"),
+        exif=_upright(exif),
+        xmp=_blob(image, "xmp-data"),
+        dots_per_mm=(image.xres, image.yres) if image.xres > 1 and image.yres > 1 else None,  # 1: libvips' "unknown"
+    )
+    image = image.autorot()
+    space = "srgb" if image.format == "uchar" else "rgb16"
+    if image.interpretation in ("cmyk", "lab", "labs", "labq", "xyz"):
+        with contextlib.suppress(pyvips.Error):  # a profile that does not fit
+            image = image.icc_import(embedded=True)
+        image = image.colourspace(space)
+        photo = replace(photo, icc_profile=None)  # it describes other numbers than those that pixels have now
+    transparent = image.bands in (2, 4)
+    if image.bands > 4:
+        raise ValueError(f"it has {image.bands} channels: save it as RGB")
+    pixels = np.ascontiguousarray(image.numpy().reshape(image.height, image.width, image.bands))
+    if not transparent:
+        return replace(photo, pixels=pixels)
+    return replace(photo, pixels=np.ascontiguousarray(pixels[..., :-1]), alpha=np.ascontiguousarray(pixels[..., -1]))
+
+
+def _blob(image: pyvips.Image, name: str) -> bytes | None:
+    return bytes(image.get(name)) if image.get_typeof(name) else None
+
+
+def _upright(exif: bytes | None) -> bytes | None:
+    """The EXIF block without its orientation; None where there is nothing else in it, or where it cannot be read."""
+    tags = Image.Exif()
+    with contextlib.suppress(Exception):  # damaged bytes make its reader raise nearly anything
+        if exif:
+            tags.load(exif)
+            tags.pop(_ORIENTATION, None)
+            return tags.tobytes() if tags else None
+    return None
+
+
+def _exif_of_tiff(path: Path) -> bytes | None:
+    """What libvips does not read from a TIFF. Raises EOFError where strips or tiles lie beyond the file's end."""
+    tags = Image.Exif()
+    with path.open("rb") as file:
+        try:
+            tags.load_from_fp(file)
+            size = path.stat().st_size
+            for offsets, counts in ((tags.get(o), tags.get(c)) for o, c in _PARTS):
+                parts = zip(*((v if isinstance(v, tuple) else (v,)) for v in (offsets, counts)), strict=True)
+                if offsets and any(offset + count > size for offset, count in parts):
+                    raise EOFError("it ends too early")
+            for ifd in (_EXIF_IFD, _GPS_IFD):
+                tags.get_ifd(ifd)  # read while the file is open
+            for tag in set(tags) - _DESCRIPTIVE:  # the others describe that file's pixels
+                del tags[tag]
+            return tags.tobytes() if tags else None
+        except EOFError:
+            raise
+        except Exception:  # damaged bytes make its reader raise nearly anything
+            return None
+
+
+def _read_by_pillow(path: Path) -> Photo:
+    """Formats that libvips lacks, 8 bits a channel."""
+    with Image.open(path) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        if image.mode in ("I", "F") or image.mode.startswith("I;"):
+            raise ValueError("its numbers have no known range: convert it to 8 or 16 bits, or to floating point")
+        upright = ImageOps.exif_transpose(image)
+        transparent = upright.has_transparency_data
+        gray = upright.mode in ("1", "L", "LA")
+        pixels = np.asarray(upright.convert(("LA" if gray else "RGBA") if transparent else "L" if gray else "RGB"))
+        icc_profile = image.info.get("icc_profile") if image.mode != "CMYK" else None
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    if not transparent:
+        return Photo(pixels, None, icc_profile)
+    return Photo(np.ascontiguousarray(pixels[..., :-1]), pixels[..., -1], icc_profile)
+
+
+def write(path: Path, photo: Photo) -> None:
+    """Write a photo in the format of the path's extension, whole or not at all.
+
+    A depth that the format does not hold is reduced; so is transparency in JPEG and BMP. Raises DFIError(BAD_IMAGE) for
+    an extension that cannot be written, DFIError(NO_SPACE) where writing fails.
+    """
+    check_writable(path)
+    format_name = Image.registered_extensions()[path.suffix.lower()]
+    if format_name in _OPAQUE:
+        photo = replace(photo, alpha=None)
+    try:
+        if format_name in _SAVERS:
+            content = _encode(photo, format_name)
+            write_whole(path, lambda file: file.write(content))
+        else:
+            image = to_image(_at_depth(photo, np.dtype(np.uint8)))
+            extras = {"icc_profile": photo.icc_profile} if photo.icc_profile else {}
+            write_whole(path, lambda file: image.save(file, format_name, **extras))
+    except (OSError, ValueError, pyvips.Error) as error:
+        raise DFIError(ErrorCode.NO_SPACE, f"{path} could not be written ({_first_line(error)}).") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _at_depth(photo: Photo, dtype: np.dtype) -> Photo:
+    alpha = None if photo.alpha is None else to_depth(photo.alpha, dtype)
+    return replace(photo, pixels=to_depth(photo.pixels, dtype), alpha=alpha)
+
+
+def _encode(photo: Photo, format_name: str) -> bytes:
+    saver, options, deepest = _SAVERS[format_name]
+    if photo.pixels.dtype.itemsize > np.dtype(deepest).itemsize:
+        photo = _at_depth(photo, np.dtype(deepest))
+    dtype, channels = photo.pixels.dtype.name, photo.pixels.shape[2]
+    pixels = photo.pixels if photo.alpha is None else np.concatenate([photo.pixels, photo.alpha[..., None]], axis=2)
+    height, width, bands = pixels.shape
+    formats = {np.dtype(kind).name: name for name, kind in _DTYPES.items()}
+    raw = pyvips.Image.new_from_memory(np.ascontiguousarray(pixels).data, width, height, bands, formats[dtype])
+    resolution = photo.dots_per_mm or (1.0, 1.0)
+    interpretation = _INTERPRETATIONS.get((dtype, channels), "b-w" if channels == 1 else "rgb")
+    image = raw.copy(interpretation=interpretation, xres=resolution[0], yres=resolution[1])
+    in_file = {"icc-profile-data": photo.icc_profile, "exif-data": photo.exif, "xmp-data": photo.xmp}
+    for name, content in in_file.items():
+        if content:
+            image.set_type(pyvips.GValue.blob_type, name, content)
+    if format_name == "AVIF" and dtype == "uint16":
+        options = {**options, "bitdepth": 12}
+    encoded: bytes = getattr(image, saver)(**options)
+    return _tiff_with_exif(encoded, photo.exif) if format_name == "TIFF" and photo.exif else encoded
+
+
+def _tiff_with_exif(tiff: bytes, exif: bytes) -> bytes:
+    """A TIFF of libvips with EXIF's tags added to its first directory, which libvips does not do.
+
+    The new directory goes to the file's end. TIFF 6.0, section 2: the header holds the directory's offset; a directory
+    is a count, entries of 12 bytes sorted by tag, and the next one's offset.
+    """
+    order = "<" if tiff[:2] == b"II" else ">"
+    start = len(tiff) + len(tiff) % 2
+    tags = Image.Exif()
+    tags.load(exif)
+    tags.endian = order
+    block = tags.tobytes(start)[14:]  # without "Exif\0\0" and the TIFF header: offsets count from the file's beginning
+    (first,) = struct.unpack_from(f"{order}I", tiff, 4)
+
+    def entries(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
+        (count,) = struct.unpack_from(f"{order}H", data, at)
+        for i in range(count):
+            entry = data[at + 2 + 12 * i : at + 14 + 12 * i]
+            yield struct.unpack_from(f"{order}H", entry)[0], entry
+
+    added = {tag: entry for tag, entry in entries(block, 0) if tag in _DESCRIPTIVE}
+    directory = added | dict(entries(tiff, first))
+    block += bytes(len(block) % 2)
+    packed = b"".join(entry for _, entry in sorted(directory.items()))
+    whole = bytearray(tiff.ljust(start, b"\0") + block)
+    struct.pack_into(f"{order}I", whole, 4, len(whole))
+    return bytes(whole) + struct.pack(f"{order}H", len(directory)) + packed + bytes(4)
+
+
+def check_writable(path: Path) -> None:
+    """Raise DFIError before any work is done, if a result could not be written to `path`."""
+    format_name = Image.registered_extensions().get(path.suffix.lower())
+    if format_name not in _SAVERS and format_name not in _BY_PILLOW:
+        raise DFIError(
+            ErrorCode.BAD_IMAGE, f"'{path.name}' has no extension of a photo's format: use .png, .jpg, .tif or .webp."
+        )
+    if path.is_dir():
+        raise DFIError(ErrorCode.BAD_REQUEST, f"{path} is a folder: name a file in it.")
+    if not path.parent.is_dir():
+        raise DFIError(ErrorCode.BAD_REQUEST, f"There is no folder {path.parent} to write {path.name} to.")
+
+
+def write_whole(path: Path, save: Callable[[IO[bytes]], object]) -> None:
+    """Let `save` write to a temporary file beside `path`, and put it in place only when it is complete."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            save(file)
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

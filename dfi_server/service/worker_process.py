@@ -1,0 +1,257 @@
+"""The server's side of a worker: starts the process, talks to it, and notices its end.
+
+Nothing of torch is imported here: what the model's libraries do to their process, a crash or the end of memory, the
+server survives. What is said is in worker.py.
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import zmq
+
+from dfi_server.errors import ErrorCode
+from dfi_server.service.jobs import Job
+from dfi_server.wire.messages import Attributes, Edit, Error, ServerInfo, ServerState
+from dfi_server.wire.protocol import Message, MessageType, ProtocolError, decode_reply, encode
+
+LOAD_SECONDS = 1.0
+STUCK_SECONDS = 10.0  # a worker that does not let go of a cancelled job for so long is ended
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Command:
+    """How to start a worker: a program that calls worker.run(); the endpoint is added to its arguments."""
+
+    arguments: Sequence[str]
+    environment: dict[str, str]
+
+
+def commands(store: str | None = None, device: str = "auto") -> list[Command]:
+    """One worker for each GPU that CUDA would use, or one."""
+    arguments = [
+        sys.executable,
+        "-P",
+        "-m",
+        "dfi_server.service.worker",
+        "--device",
+        device,
+    ]  # -P: nothing from this folder
+    if store is not None:
+        arguments += ["--store", store]
+    # the same program as the server's, even where another one is installed
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
+    gpus = _gpus() if device in ("auto", "cuda") else []
+    if len(gpus) < 2:
+        return [Command(arguments, {"PYTHONPATH": path})]
+    return [Command(arguments, {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": gpu}) for gpu in gpus]
+
+
+def _gpus() -> list[str]:
+    """NVIDIA's GPUs, as CUDA_VISIBLE_DEVICES names them. From the driver: torch would take seconds to ask."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name.strip() for name in chosen.split(",") if name.strip()]
+    return [str(number) for number, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
+
+
+class WorkerProcess:
+    """A worker, running or not. For one thread, the server's.
+
+    `info` and `attributes` are known once its model is loaded, `failure` when that did not work. `job` is what it runs.
+    """
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", command: Command) -> None:
+        self._context = context
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+        self._jobs_given = 0
+        self._abandoned_at = 0.0
+        self.info: ServerInfo | None = None
+        self.attributes: tuple[str, ...] = ()
+        self.failure: Error | None = None
+        self._failed_at = self._asked_at = 0.0
+        self.job: Job | None = None
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the model is loaded and nothing runs."""
+        return self.info is not None and self.job is None
+
+    def start(self) -> None:
+        """Start the process, which begins to load its model; `failure` says why, if that is not possible."""
+        self.info = self.failure = self.job = None
+        self._socket = self._context.socket(zmq.PAIR)
+        self._socket.linger = 0
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._lifeline, theirs = socket.socketpair()
+        self._lifeline.setblocking(False)
+        self._folder = ""
+        try:
+            # short enough for a socket's name, which TMPDIR may not be
+            self._folder = tempfile.mkdtemp(prefix="dfi-", dir="/tmp" if len(tempfile.gettempdir()) > 60 else None)
+            self._socket.bind(endpoint := f"ipc://{self._folder}/worker")
+            self._process = subprocess.Popen(
+                [*self._command.arguments, endpoint],
+                stdin=theirs.fileno(),
+                env={**os.environ, **self._command.environment},
+                process_group=0,  # Ctrl-C is the server's to answer
+            )
+        except (OSError, zmq.ZMQError) as error:
+            self._let_go()
+            self.fail(
+                Error(ErrorCode.INTERNAL, f"The worker could not be started ({error}): free memory or disk space.")
+            )
+        finally:
+            theirs.close()
+
+    def fail(self, failure: Error) -> None:
+        """Take note of why there is no model."""
+        self.info, self.failure, self._failed_at = None, failure, time.monotonic()
+
+    def register(self, poller: zmq.Poller) -> None:
+        """Have the poller look for what the worker says, and for its end."""
+        if self.is_running:
+            poller.register(self._socket, zmq.POLLIN)
+            poller.register(self._lifeline, zmq.POLLIN)
+            poller.register(self._monitor, zmq.POLLIN)
+
+    def load(self) -> None:
+        """Have a failed load tried again, and a store that was rebuilt be noticed; at most once in LOAD_SECONDS."""
+        if time.monotonic() - max(self._asked_at, self._failed_at) < LOAD_SECONDS:
+            return
+        self._asked_at = time.monotonic()
+        self.failure = None
+        if self.is_running:
+            self._say(Message(MessageType.HELLO, "load"))
+        else:
+            self.start()
+
+    def give(self, job: Job) -> None:
+        """Have it do a job. It must be ready."""
+        self.job = job
+        self._jobs_given += 1
+        self._abandoned_at = 0.0
+        request = job.take_request()
+        kind = MessageType.EDIT if isinstance(request, Edit) else MessageType.FACES
+        self._say(Message(kind, str(self._jobs_given), request))
+
+    def abandon(self) -> None:
+        """Have it stop its job, between two iterations."""
+        self._abandoned_at = time.monotonic()
+        self._say(Message(MessageType.CANCEL, str(self._jobs_given)))
+
+    def _say(self, message: Message) -> None:
+        try:
+            self._socket.send_multipart(encode(message), zmq.NOBLOCK, copy=False)
+        except zmq.Again:  # it has not read for ages, or is gone
+            self.kill()
+
+    def hear(self) -> Iterator[Message]:
+        """What it says of its job. What it says of itself is taken note of here."""
+        while self.is_running:
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            try:
+                message = decode_reply([frame.buffer for frame in frames])
+            except ProtocolError as error:
+                log.error("A worker talks nonsense and is ended: %s", error.message)
+                self.kill()
+                return
+            match message.body:
+                case _ if message.id == str(self._jobs_given):
+                    yield message
+                case Error():
+                    self.fail(message.body)
+                case Attributes(names):
+                    self.attributes = names
+                case ServerInfo(state=ServerState.READY):
+                    self.info = message.body
+                    log.info("Loaded the store %s on %s", message.body.store, message.body.device)
+                case _:  # it has connected, and nobody else needs to
+                    shutil.rmtree(self._folder, ignore_errors=True)
+
+    def ended(self) -> str | None:
+        """None while the process lives. Else how it ended, for people; then start() may be called again."""
+        if self._process is None:
+            return None
+        if self.job and self._abandoned_at and time.monotonic() - self._abandoned_at > STUCK_SECONDS:
+            log.error("A worker does not let go of a cancelled edit, and is ended.")
+            self.kill()
+        hung_up = bool(self._monitor.poll(0))
+        if not hung_up and not self._lifeline_has_ended():
+            return None
+        try:
+            code = self._process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            if not hung_up:  # its memory is being given back
+                return None
+            code = self._process.wait()  # it lives: ZeroMQ hangs up on a message that it has no memory for
+            no_memory = True
+        else:
+            no_memory = False
+        self._let_go()
+        if no_memory:
+            return "it had no memory left for it"
+        if code == -signal.SIGKILL:
+            return "killed, as the system does when memory runs out"
+        return f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+
+    def _lifeline_has_ended(self) -> bool:
+        try:
+            self._lifeline.recv(1)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True
+
+    def kill(self) -> None:
+        """End the process at once. It has nothing on disk to leave half done."""
+        if self._process:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    def close(self) -> None:
+        """End the process and wait until it is gone."""
+        if self._process:
+            self.kill()
+            self._process.wait()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._process = None
+        self.info = None
+        self._socket.disable_monitor()
+        self._monitor.close()
+        self._socket.close()
+        self._lifeline.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def lost(how: str) -> Error:
+    """Why a job ended with its worker."""
+    return Error(
+        ErrorCode.INTERNAL,
+        f"The process that worked on the photo ended ({how}). Another one takes its place: try again, or with less of "
+        "the photo.",
+    )

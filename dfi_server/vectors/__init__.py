@@ -1,0 +1,1 @@
+"""Where attribute vectors come from and where they lie."""

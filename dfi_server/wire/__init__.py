@@ -1,0 +1,1 @@
+"""What travels between an editor and the server. No torch, no numpy: GIMP's own Python loads it."""

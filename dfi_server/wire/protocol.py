@@ -1,0 +1,236 @@
+"""What travels on the socket: the only code that encodes or decodes messages.
+
+docs/protocol.md is the specification; this module and messages.py are its one implementation in Python, shared by
+client.py and server.py. Standard library only: GIMP's own Python loads it. A message is a list of frames: one JSON
+header, then raw pixel frames.
+"""
+
+import dataclasses
+import ipaddress
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any, NamedTuple, NoReturn, TypeAlias
+
+from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.wire.messages import (
+    DTYPE_BYTES,
+    MAX_CHANNELS,
+    MAX_NAME_LENGTH,
+    MAX_PIXELS,
+    PROTOCOL_VERSION,
+    Accepted,
+    Attributes,
+    Buffer,
+    Edit,
+    EditResult,
+    Error,
+    FacesFound,
+    FindFaces,
+    Progress,
+    ServerInfo,
+    is_name,
+    refuse,
+)
+
+DEFAULT_ENDPOINT = "tcp://127.0.0.1:5577"
+
+HEARTBEAT_SECONDS = 0.3  # how often a client with an edit under way says that it is still there
+CLIENT_SILENCE_SECONDS = 2.0  # a client silent for longer has vanished: its edits are dropped
+
+MAX_HEADER_BYTES = 256 * 1024
+_HOST = re.compile(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]", re.ASCII)  # ZeroMQ gives others, such as "a;b", a meaning
+
+MAX_FRAME_BYTES = MAX_PIXELS * MAX_CHANNELS * max(DTYPE_BYTES.values())
+
+
+class MessageType(StrEnum):
+    """The "type" of a header. The first seven are requests; some replies answer under their request's name."""
+
+    HELLO = "hello"
+    STATUS = "status"
+    ATTRIBUTES = "attributes"
+    FACES = "faces"
+    EDIT = "edit"
+    CANCEL = "cancel"
+    HEARTBEAT = "heartbeat"
+    ACCEPTED = "accepted"
+    PROGRESS = "progress"
+    RESULT = "result"
+    ERROR = "error"
+    CANCELLED = "cancelled"
+
+
+class ProtocolError(DFIError):
+    """A message that cannot be accepted; `id` is the message's own id where that could be read."""
+
+    def __init__(self, code: ErrorCode, message: str, id: str | None) -> None:
+        super().__init__(code, message)
+        self.id = id
+
+
+Body: TypeAlias = (
+    Edit | FindFaces | FacesFound | ServerInfo | Attributes | Accepted | Progress | EditResult | Error | None
+)
+
+
+class Message(NamedTuple):
+    """One message. id: chosen by the client, repeated in every reply; None where it could not be read."""
+
+    type: MessageType
+    id: str | None
+    body: Body = None
+
+
+_REQUESTS: dict[str, type | None] = {
+    **dict.fromkeys(("hello", "status", "attributes", "cancel", "heartbeat")),
+    MessageType.FACES: FindFaces,
+    MessageType.EDIT: Edit,
+}
+_REPLIES: dict[str, type | None] = {
+    **dict.fromkeys(("cancelled", "heartbeat")),
+    **dict.fromkeys(("hello", "status"), ServerInfo),
+    MessageType.ATTRIBUTES: Attributes,
+    MessageType.FACES: FacesFound,
+    MessageType.ACCEPTED: Accepted,
+    MessageType.PROGRESS: Progress,
+    MessageType.RESULT: EditResult,
+    MessageType.ERROR: Error,
+}
+
+
+def encode(message: Message) -> list[Buffer]:
+    """Message -> frames. Raises DFIError(too_large) if the header would not be accepted by the other side."""
+    header: dict[str, Any] = {"protocol": PROTOCOL_VERSION, "type": message.type, "id": message.id}
+    frames: list[Buffer] = []
+    if message.body is not None:
+        frame_names = getattr(message.body, "FRAMES", ())
+        for field in dataclasses.fields(message.body):
+            value = getattr(message.body, field.name)
+            if field.name in frame_names:
+                frames.append(value)
+            else:
+                header[field.name] = None if isinstance(value, float) and not math.isfinite(value) else value
+    # "replace": a file name with undecodable bytes may stand in a message, and must not stop it.
+    text = json.dumps(header, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    frames.insert(0, text.encode("utf-8", "replace"))
+    _check_header_length(len(frames[0]))
+    return frames
+
+
+def _check_header_length(length: int) -> None:
+    if length > MAX_HEADER_BYTES:
+        refuse(f"The header has {length} bytes; at most {MAX_HEADER_BYTES} work.", ErrorCode.TOO_LARGE)
+
+
+def decode_request(frames: Sequence[Buffer]) -> Message:
+    """Frames -> a request, pixels not copied. Raises ProtocolError, and nothing else whatever the bytes."""
+    return _decode(frames, _REQUESTS, strict=True)
+
+
+def decode_reply(frames: Sequence[Buffer]) -> Message:
+    """Frames -> a reply. Unknown header fields are passed over. Raises ProtocolError."""
+    return _decode(frames, _REPLIES, strict=False)
+
+
+def _decode(frames: Sequence[Buffer], bodies: Mapping[str, type | None], strict: bool) -> Message:
+    id: str | None = None
+    try:
+        header = _read_header(frames)
+        id = header["id"] if is_name(header.get("id")) else None
+        version = header.get("protocol")
+        if type(version) is not int or version != PROTOCOL_VERSION:
+            shown = version if type(version) is int and abs(version) < 2**31 else "no version of it"
+            here, there = ("server", "client") if strict else ("client", "server")
+            refuse(
+                f"The {here} speaks protocol {PROTOCOL_VERSION}, the {there} {shown}: "
+                "install the same version of the plug-in and of the server.",
+                ErrorCode.VERSION,
+            )
+        kind = header.get("type")
+        if not isinstance(kind, str) or kind not in bodies:
+            refuse(f"type must be one of {', '.join(bodies)}.")
+        # Only an error may be about a message whose id could not be read.
+        if id is None and not (kind == MessageType.ERROR and header.get("id") is None):
+            refuse(f"id must be a string of 1 to {MAX_NAME_LENGTH} printable characters.")
+        fields = {name: value for name, value in header.items() if name not in ("protocol", "type", "id")}
+        return Message(MessageType(kind), id, _read_body(bodies[kind], fields, frames[1:], strict))
+    except DFIError as error:
+        raise ProtocolError(error.code, error.message, id) from None
+
+
+def _read_header(frames: Sequence[Buffer]) -> dict[str, Any]:
+    if not frames:
+        refuse("A message starts with a header frame.")
+    _check_header_length(memoryview(frames[0]).nbytes)
+    try:
+        header = json.loads(bytes(frames[0]).decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        refuse("The header must be JSON in UTF-8 without NaN or Infinity.")
+    if not isinstance(header, dict):
+        refuse("The header must be a JSON object.")
+    return header
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        refuse("The header names a field or an attribute twice.")
+    return fields
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def _read_body(cls: type | None, fields: dict[str, Any], frames: Sequence[Buffer], strict: bool) -> Body:
+    frame_names: tuple[str, ...] = getattr(cls, "FRAMES", ())
+    if len(frames) != len(frame_names):
+        refuse(f"This message takes {len(frame_names)} frames after its header, not {len(frames)}.")
+    known = {} if cls is None else {field.name: field for field in dataclasses.fields(cls)}
+    allowed = known.keys() - set(frame_names)
+    unknown = sorted(name[:MAX_NAME_LENGTH] for name in fields.keys() - allowed)
+    if strict and unknown:
+        refuse(f"The header has a field that this message does not know: {unknown[0]!r}.")
+    if cls is None:
+        return None
+    values = {name: value for name, value in fields.items() if name in allowed}
+    for name in sorted(allowed - values.keys()):
+        if known[name].default is dataclasses.MISSING:
+            refuse(f"The header lacks the field {name!r}.")
+    body: Body = cls(**values, **dict(zip(frame_names, frames, strict=True)))
+    return body
+
+
+def is_local(endpoint: str) -> bool:
+    """Whether the endpoint is an address of this machine that no other machine can reach."""
+    host = endpoint.removeprefix("tcp://").rpartition(":")[0]
+    if host in ("localhost", "[::1]"):
+        return True
+    try:
+        return ipaddress.IPv4Address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_endpoint(endpoint: str, bind: bool = False, encrypted: bool = False) -> str:
+    """The endpoint with "localhost" spelled out.
+
+    Only this machine's own addresses are accepted, unless the connection is `encrypted` (and so authenticated).
+    bind: also accept port "*" (any free port). Raises DFIError(bad_request).
+    """
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    port_ok = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65_536
+    if endpoint.startswith("tcp://") and (port_ok or (bind and port == "*")) and _HOST.fullmatch(host):
+        if host == "localhost":
+            return f"tcp://127.0.0.1:{port}"
+        if encrypted or is_local(endpoint):
+            return endpoint
+    if encrypted:
+        refuse(f"{endpoint!r} is not an address: write it as tcp://HOST:PORT, such as tcp://192.168.1.5:5577.")
+    refuse(
+        f"The endpoint {endpoint!r} is refused: photos would travel unprotected. "
+        f"Use an address of this machine, such as {DEFAULT_ENDPOINT}, or keys ('dfi keygen' makes them)."
+    )

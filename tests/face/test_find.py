@@ -1,0 +1,116 @@
+"""Faces are found in real photographs, whatever their size, tilt, number and depth, and aligned to LFW's frame."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from dfi_server.face.find import align, find_faces, find_largest, overlap
+from dfi_server.face.frame import Frame, cut
+
+CANONICAL = np.array([[153.5, 113.5], [137.5, 113.5], [96.5, 114.5], [112.5, 114.5], [125.5, 144.5]])
+
+
+@pytest.fixture(scope="module")
+def landmarks(portrait: np.ndarray) -> np.ndarray:
+    (face,) = find_faces(portrait, CANONICAL)
+    return face.landmarks
+
+
+def test_the_face_is_where_a_person_sees_it(portrait: np.ndarray, landmarks: np.ndarray) -> None:
+    (face,) = find_faces(portrait, CANONICAL)
+    x, y, width, height = face.box
+    assert 150 < x < 200
+    assert 50 < y < 100
+    assert 90 < width < 130
+    assert width == height
+    right_eye, left_eye, nose = landmarks[:2].mean(axis=0), landmarks[2:4].mean(axis=0), landmarks[4]
+    assert right_eye[0] > nose[0] > left_eye[0]
+    assert nose[1] > max(right_eye[1], left_eye[1])
+
+
+@pytest.mark.parametrize("tilt", [-45, -25, 20, 45])
+def test_a_tilted_face_is_found_and_set_upright(portrait: np.ndarray, landmarks: np.ndarray, tilt: int) -> None:
+    tilted = Image.fromarray(portrait).rotate(tilt, Image.Resampling.BICUBIC, expand=True)
+    (face,) = find_faces(np.asarray(tilted), CANONICAL)
+    angle = math.radians(tilt)
+    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    expected = (landmarks - np.array(portrait.shape[1::-1]) / 2) @ turn.T + np.array(tilted.size) / 2
+    assert np.abs(face.landmarks - expected).max() < 3
+    upright = cut(portrait, align(landmarks, CANONICAL))
+    again = cut(np.asarray(tilted), align(face.landmarks, CANONICAL))
+    middle = (..., slice(60, 180), slice(50, 150))
+    assert (upright[middle] - again[middle]).abs().mean() < 0.04
+
+
+@pytest.mark.parametrize("scale", [0.4, 2, 8])
+def test_small_and_large_faces(portrait: np.ndarray, landmarks: np.ndarray, scale: float) -> None:
+    """From 44 pixels to 880; the largest picture has 17 megapixels."""
+    side = round(512 * scale)
+    scaled = np.asarray(Image.fromarray(portrait).resize((side, side), Image.Resampling.BICUBIC))
+    (face,) = find_faces(scaled, CANONICAL)
+    assert np.abs(face.landmarks - landmarks * scale).max() < 4 * max(scale, 0.5)
+
+
+def test_several_faces_come_largest_first(two_faces: np.ndarray) -> None:
+    found = find_faces(two_faces, CANONICAL)
+    assert [face.box[0] > 320 for face in found] == [True, False]
+    assert found[0].box[2] > 1.3 * found[1].box[2]
+
+
+def test_the_largest_face_alone_is_the_first_of_all(portrait: np.ndarray, two_faces: np.ndarray) -> None:
+    for photo in (portrait, two_faces):
+        first, *_ = find_faces(photo, CANONICAL)
+        (alone,) = find_largest(photo, CANONICAL)
+        assert np.abs(alone.landmarks - first.landmarks).max() < 0.03 * first.box[2]
+    assert find_largest(np.zeros((300, 500, 3), np.uint8), CANONICAL) == []
+
+
+def test_depth_and_colour_do_not_matter(portrait: np.ndarray, landmarks: np.ndarray) -> None:
+    gray = portrait.mean(axis=2, keepdims=True)
+    for same in (
+        portrait.astype(np.uint16) * 257,
+        portrait.astype(np.float32) / 255,
+        np.rint(gray).astype(np.uint8),
+    ):
+        (face,) = find_faces(same, CANONICAL)
+        assert np.abs(face.landmarks - landmarks).max() < 3
+
+
+@pytest.mark.slow
+def test_no_face_is_made_up() -> None:
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 255, 400, dtype=np.uint8)
+    pictures = [
+        np.zeros((1, 1, 3), np.uint8),
+        np.zeros((300, 500, 3), np.uint8),
+        rng.integers(0, 256, (400, 400, 3), dtype=np.uint8),
+        np.broadcast_to(ramp[:, None, None], (400, 400, 3)).copy(),
+        np.zeros((2, 3000, 1), np.uint8),
+    ]
+    assert [find_faces(picture, CANONICAL) for picture in pictures] == [[]] * len(pictures)
+
+
+@given(
+    scale=st.floats(0.05, 30),
+    angle=st.floats(-math.pi, math.pi),
+    x=st.floats(-5000, 5000),
+    y=st.floats(-5000, 5000),
+)
+def test_align_finds_the_similarity_that_moved_the_landmarks(scale: float, angle: float, x: float, y: float) -> None:
+    cos, sin = scale * math.cos(angle), scale * math.sin(angle)
+    similarity = np.array([[cos, -sin, x], [sin, cos, y]])
+    moved = CANONICAL @ similarity[:, :2].T + similarity[:, 2]
+    frame = align(moved, CANONICAL)
+    expected = Frame.of_lfw_similarity(similarity)
+    np.testing.assert_allclose(frame.matrix, expected.matrix, atol=1e-6 * (abs(x) + abs(y) + 1000))
+
+
+def test_overlap_counts_the_smaller_box() -> None:
+    assert overlap((0, 0, 10, 10), (0, 0, 10, 10)) == 1
+    assert overlap((0, 0, 10, 10), (2, 2, 5, 5)) == 1
+    assert overlap((0, 0, 10, 10), (5, 0, 10, 10)) == 0.5
+    assert overlap((0, 0, 10, 10), (10, 10, 5, 5)) == 0

@@ -1,0 +1,455 @@
+"""The wire format: round trips, hostile frames, and the specification's own examples and tables."""
+
+import dataclasses
+import json
+import math
+import re
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.servers import Raw
+
+from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.service import jobs
+from dfi_server.service.server import Server
+from dfi_server.wire import messages, protocol
+from dfi_server.wire.client import Client
+from dfi_server.wire.messages import (
+    DTYPE_BYTES,
+    Accepted,
+    Attributes,
+    Edit,
+    EditRequest,
+    EditResult,
+    Error,
+    FacesFound,
+    FindFaces,
+    Progress,
+    ServerInfo,
+    ServerState,
+)
+from dfi_server.wire.protocol import (
+    Message,
+    MessageType,
+    ProtocolError,
+    check_endpoint,
+    decode_reply,
+    decode_request,
+    encode,
+)
+
+SPECIFICATION = Path(__file__).parents[2] / "docs" / "protocol.md"
+EDIT = {
+    "protocol": 1,
+    "type": "edit",
+    "id": "e",
+    "width": 2,
+    "height": 2,
+    "channels": 3,
+    "dtype": "uint8",
+    "alphas": {"smiling": 0.4},
+}
+
+names = st.text(min_size=1, max_size=64).filter(str.isprintable)
+counts = st.integers(0, 2**31)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+losses = st.floats(allow_infinity=False)
+texts = st.text(st.characters(codec="utf-8"), max_size=200)
+bodiless = st.sampled_from(
+    [MessageType.HELLO, MessageType.STATUS, MessageType.ATTRIBUTES, MessageType.CANCEL, MessageType.HEARTBEAT]
+)
+boxes = st.tuples(*[st.integers(0, 2**19)] * 2, *[st.integers(1, 2**19)] * 2)
+
+
+@st.composite
+def images(draw: st.DrawFn) -> dict[str, Any]:
+    width, height = draw(st.integers(1, 7)), draw(st.integers(1, 7))
+    channels, dtype = draw(st.sampled_from([1, 3])), draw(st.sampled_from(list(DTYPE_BYTES)))
+    size = width * height * channels * DTYPE_BYTES[dtype]
+    pixels = draw(st.binary(min_size=size, max_size=size))
+    return {"width": width, "height": height, "channels": channels, "dtype": dtype, "pixels": pixels}
+
+
+edits = st.builds(
+    lambda image, **rest: Edit(**image, **rest),
+    images(),
+    alphas=st.dictionaries(names, numbers, max_size=5),
+    face=st.sampled_from(["largest", "all"]) | st.integers(1, 10_000),
+    box=st.none() | boxes,
+    iterations=st.none() | st.integers(1, 1000),
+    preview=st.booleans(),
+)
+searches = st.builds(lambda image, **rest: FindFaces(**image, **rest), images(), box=st.none() | boxes)
+edge_boxes = st.tuples(*[st.integers(-(2**19), 2**19)] * 2, *[st.integers(1, 2**19)] * 2)
+found = st.builds(FacesFound, st.lists(edge_boxes, max_size=4).map(tuple))
+results = st.builds(
+    lambda image, **rest: EditResult(**image, **rest, mask=b"\x80" * (image["width"] * image["height"])),
+    images(),
+    x=st.integers(0, 2**19),
+    y=st.integers(0, 2**19),
+    iterations=counts,
+    loss=losses,
+    seconds=numbers,
+)
+infos = st.builds(ServerInfo, texts, st.sampled_from(ServerState), texts, texts, texts, counts)
+requests = (
+    st.builds(Message, bodiless, names, st.none())
+    | st.builds(Message, st.just(MessageType.EDIT), names, edits)
+    | st.builds(Message, st.just(MessageType.FACES), names, searches)
+)
+replies = (
+    st.builds(Message, st.sampled_from([MessageType.CANCELLED, MessageType.HEARTBEAT]), names, st.none())
+    | st.builds(Message, st.sampled_from([MessageType.HELLO, MessageType.STATUS]), names, infos)
+    | st.builds(
+        Message,
+        st.just(MessageType.ATTRIBUTES),
+        names,
+        st.builds(Attributes, st.lists(names, max_size=9).map(tuple)),
+    )
+    | st.builds(Message, st.just(MessageType.ACCEPTED), names, st.builds(Accepted, counts))
+    | st.builds(Message, st.just(MessageType.PROGRESS), names, st.builds(Progress, counts, counts, losses))
+    | st.builds(Message, st.just(MessageType.RESULT), names, results)
+    | st.builds(Message, st.just(MessageType.FACES), names, found)
+    | st.builds(
+        Message,
+        st.just(MessageType.ERROR),
+        st.none() | names,
+        st.builds(Error, st.sampled_from(ErrorCode), texts),
+    )
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=70),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+def same(one: Message, other: Message) -> bool:
+    """Equality in which an unknown loss (NaN) equals itself."""
+
+    def plain(message: Message) -> tuple[Any, ...]:
+        body = message.body
+        fields = [getattr(body, f.name) for f in dataclasses.fields(body)] if body is not None else []
+        values = (None if isinstance(v, float) and math.isnan(v) else v for v in fields)
+        return (message.type, message.id, type(body), *values)
+
+    return plain(one) == plain(other)
+
+
+@given(requests)
+def test_a_request_comes_back_from_its_frames(message: Message) -> None:
+    assert same(decode_request(encode(message)), message)
+
+
+@given(replies)
+def test_a_reply_comes_back_from_its_frames(message: Message) -> None:
+    assert same(decode_reply(encode(message)), message)
+
+
+@given(st.lists(st.binary(max_size=60), max_size=4))
+def test_random_frames_raise_only_a_protocol_error(frames: list[bytes]) -> None:
+    for decode in (decode_request, decode_reply):
+        with pytest.raises(ProtocolError):
+            decode(frames)
+
+
+@given(st.sampled_from([*EDIT, "box", "iterations", "x"]), json_values, st.integers(0, 14))
+def test_any_value_in_any_field_is_decoded_or_refused(field: str, value: Any, size: int) -> None:
+    header = json.dumps({**EDIT, field: value}).encode("utf-8", "surrogatepass")
+    try:
+        message = decode_request([header, bytes(size)])
+    except ProtocolError as error:
+        assert error.message.endswith(".")
+    else:
+        if isinstance(message.body, Edit):
+            assert message.body.pixel_bytes == size
+        encode(message)  # what was accepted can be sent
+
+
+def header_with(**changes: Any) -> bytes:
+    return json.dumps({**EDIT, **changes}).encode()
+
+
+PIXELS = bytes(12)
+
+
+@pytest.mark.parametrize(
+    ("frames", "code", "words"),
+    [
+        ([], "bad_request", "header"),
+        ([b""], "bad_request", "JSON"),
+        ([b"", b"{}"], "bad_request", "JSON"),  # what a REQ socket sends
+        ([b"[" * 200_000], "bad_request", "JSON"),
+        ([b'{"a":' * 40_000 + b"1" + b"}" * 40_000], "bad_request", "JSON"),
+        ([b" " * (protocol.MAX_HEADER_BYTES + 1)], "too_large", "header"),
+        ([b"[]"], "bad_request", "object"),
+        ([b"\xff\xfe{\x00}\x00"], "bad_request", "UTF-8"),
+        ([b"\xef\xbb\xbf{}"], "bad_request", "JSON"),
+        ([b'{"protocol":1,"type":"hello","id":"a","id":"b"}'], "bad_request", "twice"),
+        ([b'{"protocol":' + b"9" * 5000 + b"}"], "bad_request", "JSON"),
+        ([b"{}"], "version", "protocol 1"),
+        ([b'{"protocol":true,"type":"hello","id":"a"}'], "version", "protocol 1"),
+        ([header_with(protocol=7), PIXELS], "version", "protocol 1.*7.*same version"),
+        ([header_with(type="repaint"), PIXELS], "bad_request", "type must be one of hello"),
+        ([header_with(type=["edit"]), PIXELS], "bad_request", "type"),
+        ([header_with(type="result"), PIXELS], "bad_request", "type"),
+        ([header_with(id=3), PIXELS], "bad_request", "id"),
+        ([header_with(id=""), PIXELS], "bad_request", "id"),
+        ([header_with(id="x" * 65), PIXELS], "bad_request", "id"),
+        ([header_with(id="\ud800"), PIXELS], "bad_request", "id"),
+        ([header_with(iteration=3), PIXELS], "bad_request", "'iteration'"),
+        ([b'{"protocol":1,"type":"hello","id":"a","pixels":""}'], "bad_request", "'pixels'"),
+        ([b'{"protocol":1,"type":"hello","id":"a"}', b"x"], "bad_request", "frames"),
+        ([b'{"protocol":1,"type":"edit","id":"a"}', b"x"], "bad_request", "lacks"),
+        ([header_with()], "bad_request", "frames"),
+        ([header_with(), PIXELS, PIXELS], "bad_request", "frames"),
+        ([header_with(), bytes(11)], "bad_image", "11 bytes.*12"),
+        ([header_with(), bytes(13)], "bad_image", "13 bytes.*12"),
+        ([header_with(width=0), PIXELS], "bad_image", "width"),
+        ([header_with(width=-2, height=-2), PIXELS], "bad_image", "width"),
+        ([header_with(width=True), PIXELS], "bad_image", "integer"),
+        ([header_with(width=2.0), PIXELS], "bad_image", "integer"),
+        ([header_with(width="2"), PIXELS], "bad_image", "integer"),
+        ([header_with(height=None), PIXELS], "bad_image", "integer"),
+        ([header_with(height=524_289), PIXELS], "too_large", "524288"),
+        ([header_with(height=10**400), PIXELS], "too_large", "524288"),
+        ([header_with(width=20_000, height=20_000), PIXELS], "too_large", "20000 x 20000.*250 million"),
+        ([header_with(channels=4), PIXELS], "bad_image", "channels"),
+        ([header_with(channels=True), PIXELS], "bad_image", "channels"),
+        ([header_with(dtype="float64"), PIXELS], "bad_image", "uint8, uint16, float32"),
+        ([header_with(dtype=["uint8"]), PIXELS], "bad_image", "dtype"),
+        ([header_with(alphas=[]), PIXELS], "bad_alpha", "alphas"),
+        ([header_with(alphas={"smiling": True}), PIXELS], "bad_alpha", "'smiling'.*number"),
+        ([header_with(alphas={"smiling": "0.4"}), PIXELS], "bad_alpha", "'smiling'.*number"),
+        ([header_with(alphas={"smiling": math.nan}), PIXELS], "bad_request", "NaN"),
+        ([header_with(alphas={"smiling": math.inf}), PIXELS], "bad_request", "Infinity"),
+        ([header_with(alphas={"smiling": 10**400}), PIXELS], "bad_alpha", "finite"),
+        ([header_with().replace(b"0.4", b"1e999"), PIXELS], "bad_alpha", "finite"),
+        ([header_with().replace(b"0.4", b'0.4,"smiling":0.5'), PIXELS], "bad_request", "twice"),
+        ([header_with(alphas={"": 0.4}), PIXELS], "bad_alpha", "name"),
+        ([header_with(alphas={"a\n": 0.4}), PIXELS], "bad_alpha", "name"),
+        ([header_with(alphas={str(i): 0.4 for i in range(513)}), PIXELS], "bad_alpha", "513.*512"),
+        ([header_with(box=[0, 0, 2]), PIXELS], "bad_box", "box"),
+        ([header_with(box="0022"), PIXELS], "bad_box", "box"),
+        ([header_with(box=[0, 0, 0, 2]), PIXELS], "bad_box", "width"),
+        ([header_with(box=[-1, 0, 2, 2]), PIXELS], "bad_box", "x"),
+        ([header_with(box=[0, 0.5, 2, 2]), PIXELS], "bad_box", "y"),
+        ([header_with(box=[0, 0, 2, True]), PIXELS], "bad_box", "height"),
+        ([header_with(face="smallest"), PIXELS], "bad_request", "face"),
+        ([header_with(face=0), PIXELS], "bad_request", "face"),
+        ([header_with(face=True), PIXELS], "bad_request", "face"),
+        ([header_with(iterations=0), PIXELS], "bad_request", "iterations"),
+        ([header_with(iterations=1001), PIXELS], "bad_request", "1 and 1000"),
+        ([header_with(iterations=False), PIXELS], "bad_request", "iterations"),
+        ([header_with(preview=1), PIXELS], "bad_request", "preview"),
+    ],
+)
+def test_a_bad_request_is_refused_with_its_reason(frames: list[bytes], code: str, words: str) -> None:
+    with pytest.raises(ProtocolError, match=words) as caught:
+        decode_request(frames)
+    assert caught.value.code == code
+
+
+def test_the_error_of_a_bad_request_keeps_the_id_that_could_be_read() -> None:
+    with pytest.raises(ProtocolError) as caught:
+        decode_request([header_with(protocol=2, id="mine"), PIXELS])
+    assert caught.value.id == "mine"
+    with pytest.raises(ProtocolError) as caught:
+        decode_request([header_with(id=5), PIXELS])
+    assert caught.value.id is None
+
+
+def test_nothing_of_the_photo_is_allocated_or_copied_by_decoding() -> None:
+    largest = header_with(width=500_000, height=500, dtype="float32")
+    with pytest.raises(ProtocolError, match="3000000000"):
+        decode_request([largest, b""])
+    pixels = bytes(1000 * 1000 * 3)
+    frames = [header_with(width=1000, height=1000), memoryview(pixels)]
+    tracemalloc.start()
+    try:
+        message = decode_request(frames)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+    assert isinstance(message.body, Edit)
+    assert message.body.pixels is frames[1]
+
+
+def test_a_request_that_cannot_be_right_cannot_be_made() -> None:
+    with pytest.raises(DFIError, match="channels") as caught:
+        EditRequest(2, 2, 2, "uint8", {"smiling": 0.4})
+    assert caught.value.code == ErrorCode.BAD_IMAGE
+    with pytest.raises(DFIError, match="mask frame has 3 bytes"):
+        EditResult(0, 0, 2, 2, 1, "uint8", 1, 0.5, 0.1, bytes(4), bytes(3))
+
+
+def test_replies_may_gain_fields_and_codes() -> None:
+    accepted = b'{"protocol":1,"type":"accepted","id":"a","ahead":2,"since":"version 1.1"}'
+    assert decode_reply([accepted]).body == Accepted(2)
+    error = b'{"protocol":1,"type":"error","id":null,"code":"out_of_paper","message":"Refill."}'
+    assert decode_reply([error]) == Message(MessageType.ERROR, None, Error(ErrorCode.INTERNAL, "Refill."))
+    with pytest.raises(ProtocolError, match="id"):
+        decode_reply([b'{"protocol":1,"type":"accepted","id":null,"ahead":2}'])
+
+
+def test_what_utf8_cannot_spell_does_not_stop_an_error() -> None:
+    message = Message(MessageType.ERROR, "a", Error(ErrorCode.BAD_IMAGE, "The file \udcff is broken." + "!" * 3000))
+    decoded = decode_reply(encode(message)).body
+    assert isinstance(decoded, Error)
+    assert decoded.message.startswith("The file ? is broken.!")
+    assert len(decoded.message) == messages.MAX_MESSAGE_LENGTH
+
+
+def test_a_header_that_the_other_side_would_refuse_is_not_sent() -> None:
+    info = ServerInfo("1", ServerState.READY, "s", "d", "m" * protocol.MAX_HEADER_BYTES, 0)
+    with pytest.raises(DFIError) as caught:
+        encode(Message(MessageType.HELLO, "a", info))
+    assert caught.value.code == ErrorCode.TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "bind", "address"),
+    [
+        ("tcp://127.0.0.1:5577", False, "tcp://127.0.0.1:5577"),
+        ("tcp://127.9.8.7:1", False, "tcp://127.9.8.7:1"),
+        ("tcp://localhost:5577", False, "tcp://127.0.0.1:5577"),
+        ("tcp://[::1]:5577", False, "tcp://[::1]:5577"),
+        ("tcp://127.0.0.1:*", True, "tcp://127.0.0.1:*"),
+    ],
+)
+def test_addresses_of_this_machine_are_accepted(endpoint: str, bind: bool, address: str) -> None:
+    assert check_endpoint(endpoint, bind) == address
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "tcp://0.0.0.0:5577",
+        "tcp://*:5577",
+        "tcp://192.168.1.5:5577",
+        "tcp://[::]:5577",
+        "tcp://[::ffff:8.8.8.8]:5577",
+        "tcp://example.org:5577",
+        "tcp://127.0.0.1.example.org:5577",
+        "tcp://eth0:5577",
+        "tcp://127.0.0.1:0;8.8.8.8:5577",
+        "tcp://8.8.8.8:5577;127.0.0.1:5577",
+        "tcp://127.0.0.1:5577 ",
+        "tcp://127.0.0.1:0",
+        "tcp://127.0.0.1:65536",
+        "tcp://127.0.0.1:٥٥٧٧",
+        "tcp://127.0.0.1",
+        "udp://127.0.0.1:5577",
+        "ipc:///tmp/dfi",
+        "inproc://bell",
+        "",
+    ],
+)
+def test_any_other_address_is_refused_with_a_sentence(endpoint: str) -> None:
+    for bind in (False, True):
+        with pytest.raises(DFIError, match="unprotected") as caught:
+            check_endpoint(endpoint, bind)
+        assert caught.value.code == ErrorCode.BAD_REQUEST
+
+
+def test_any_free_port_is_only_for_the_server() -> None:
+    with pytest.raises(DFIError):
+        check_endpoint("tcp://127.0.0.1:*")
+
+
+def examples(side: str) -> dict[str, dict[str, Any]]:
+    """The specification's requests or replies: type -> header; "version" is the one of another version."""
+    found = re.findall(rf"```json {side} ?(\w*)\n(.*?)\n```", SPECIFICATION.read_text(), re.S)
+    headers = [(kind, json.loads(text)) for kind, text in found]
+    return {kind if kind == "version" else header["type"]: header for kind, header in headers}
+
+
+FRAMES = {"faces": [bytes(24)], "edit": [bytes(16 * 16 * 3)], "result": [bytes(12), bytes(4)]}
+
+
+def test_the_specification_s_examples_are_valid_and_cover_every_type() -> None:
+    seen = set()
+    for side, decode in (("request", decode_request), ("reply", decode_reply)):
+        for kind, header in examples(side).items():
+            if kind != "version":
+                message = decode(
+                    [json.dumps(header).encode(), *FRAMES.get(kind, []) * (kind != "faces" or side == "request")]
+                )
+                assert json.loads(bytes(encode(message)[0])) == header  # no field is left out, none is unknown
+                seen.add((side, kind))
+    expected = {("request", kind) for kind in protocol._REQUESTS} | {("reply", kind) for kind in protocol._REPLIES}
+    assert seen == expected - {("request", "status"), ("reply", "status")}  # which look like hello's
+
+
+def test_a_server_answers_every_example_of_the_specification_as_it_says(
+    real_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dfi_server.service.server.CLIENT_SILENCE_SECONDS", 60.0)
+    requests = examples("request")
+    answers: dict[str, dict[str, Any]] = {}
+    with Client(real_server.endpoint) as client:
+        client.attributes()  # its model is loaded
+    with Raw(real_server.endpoint) as client:
+
+        def send(kind: str, **changes: Any) -> None:
+            client.socket.send_multipart([json.dumps({**requests[kind], **changes}).encode(), *FRAMES.get(kind, [])])
+
+        def receive(final: str) -> dict[str, Any]:
+            while client.socket.poll(20_000):
+                header: dict[str, Any] = json.loads(client.socket.recv_multipart()[0])
+                answers[header["type"]] = header
+                if header["type"] == final:
+                    return header
+            raise AssertionError(f"no {final}, but {answers}")
+
+        for kind in ("hello", "attributes", "faces"):
+            send(kind)
+            receive(kind)
+        send("edit")
+        receive("result")
+        send("edit", iterations=1000)
+        send("heartbeat")
+        receive("heartbeat")
+        send("cancel")
+        receive("cancelled")
+        send("version")
+        assert receive("error") == examples("reply")["version"]
+        send("edit", alphas={"smilling": 0.4})
+        assert receive("error") == examples("reply")["error"]
+    for kind, example in examples("reply").items():
+        if kind != "version":
+            answer = answers[kind]
+            assert list(answer) == list(example)
+            same = ("protocol", "type", "id", "channels", "dtype")
+            assert {name: answer.get(name) for name in same} == {name: example.get(name) for name in same}
+            for name, value in example.items():
+                assert type(answer[name]) is type(value), (kind, name)
+
+
+def test_the_specification_s_tables_say_what_the_code_does() -> None:
+    text = SPECIFICATION.read_text()
+    assert f"Version **{messages.PROTOCOL_VERSION}**" in text
+    assert protocol.DEFAULT_ENDPOINT in text
+    errors = text.partition("## Errors")[2].partition("## Limits")[0]
+    assert re.findall(r"^\| `(\w+)` \|", errors, re.M) == list(ErrorCode)
+    limits = text.partition("## Limits")[2].partition("## A session")[0]
+    assert [int(n) for n in re.findall(r"\| (\d+)[^|]*\|$", limits, re.M)] == [
+        protocol.MAX_HEADER_BYTES,
+        messages.MAX_SIDE,
+        messages.MAX_PIXELS,
+        messages.MAX_ATTRIBUTES,
+        messages.MAX_NAME_LENGTH,
+        messages.MAX_ITERATIONS,
+        messages.MAX_FACES,
+        messages.MAX_MESSAGE_LENGTH,
+        jobs.MAX_CLIENT_EDITS,
+        jobs.MAX_EDITS,
+        jobs.MAX_CLIENT_BYTES,
+        jobs.MAX_BYTES,
+    ]
+    assert f"every {protocol.HEARTBEAT_SECONDS} s" in text
+    assert f"silent for {protocol.CLIENT_SILENCE_SECONDS:.0f} s" in text
