@@ -172,7 +172,11 @@ def test_an_archive_altered_anywhere_in_its_data_is_a_sentence(part: float, flip
         assert found == list(lfw.read_photos(archive))
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>404</html>", gzip.compress(b""), gzip.compress(b"no tar " * 200)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"<html>404</html>", gzip.compress(b""), gzip.compress(b"no tar " * 200)],
+    ids=["empty", "a web page", "nothing compressed", "no tar compressed"],
+)
 def test_what_is_no_archive_is_a_sentence(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "lfw.tgz"
     path.write_bytes(content)
