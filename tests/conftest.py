@@ -29,18 +29,15 @@ from dfi_server.vectors import build, lfw
 LFW_LIMIT = 300
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Quick tests first: a broken basis shows before the minutes that real weights take.
 
-    Those with GIMP, which mostly wait for it, run beside all the others, in one of two processes (pytest-xdist).
+    Where files are spread over processes (pytest-xdist), those with GIMP, the longest, begin: they mostly wait for it.
     """
-    late = ("reliability", "data")
+    late = ("reliability", "data", "gimp")
     items.sort(key=lambda item: sum(2**n for n, name in enumerate(late) if item.get_closest_marker(name)))
-    for item in items:
-        if item.get_closest_marker("gimp"):
-            item.add_marker(pytest.mark.xdist_group("gimp"))
-    items.sort(key=lambda item: not item.get_closest_marker("gimp"))
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        items.sort(key=lambda item: not item.get_closest_marker("gimp"))
 
 
 @pytest.hookimpl(wrapper=True)

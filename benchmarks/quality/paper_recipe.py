@@ -79,7 +79,7 @@ def read_vector(file: Path, face: str, attribute: str) -> vgg.Features:
 
 
 def reconstruct(network: vgg.VGGFeatures, image: Tensor, vector: vgg.Features, alpha: float) -> Tensor:
-    """z (1, 3, H, W) for the frame `image`; the shift is alpha |phi_l(x)| w_l / |w_l|, as in attributes.shift."""
+    """z (1, 3, H, W) for the frame `image`; the shift is alpha |phi_l(x)| w_l / |w_l|, as in Store.shift."""
     with torch.no_grad():
         phi = network(image)
         w = [layer.to(image.device, torch.float32) for layer in vector]

@@ -1,4 +1,4 @@
-"""Photographs in memory, and laying an edit over one. photo_file.py has those on disk."""
+"""Photographs in memory, and laying an edit over one. disk.py has those on disk."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -111,7 +111,7 @@ class Store:
 
     @property
     def canonical_landmarks(self) -> np.ndarray:
-        """faces.LANDMARKS in LFW's 250x250 layout, (5, 2): where the vectors expect them."""
+        """find.LANDMARKS in LFW's 250x250 layout, (5, 2): where the vectors expect them."""
         return np.array(self.info.landmarks)
 
     def weights(self) -> dict[str, Tensor]:
