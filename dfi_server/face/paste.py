@@ -10,7 +10,7 @@ from torch import Tensor
 from dfi_server.face import detail
 from dfi_server.face.frame import Frame, sample
 from dfi_server.photo.pixels import Patch, Pixels, from_unit, to_unit
-from dfi_server.solver.reconstruct import Change
+from dfi_server.solver.change import Change
 
 _MASK_FULL = 0.25  # of Change.place: from there up the patch covers the photo altogether
 _ENLARGEMENT = 4

@@ -26,6 +26,9 @@ _POOLS = (4, 9, 18, 27)
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 
+ENERGY_FLOOR = 1e-12
+"""What features' energy is taken for at least where something is divided by it."""
+
 Features = tuple[Tensor, Tensor, Tensor]
 """relu3_1 (N, C3, H/4, W/4), relu4_1 (N, C4, H/8, W/8), relu5_1 (N, C5, H/16, W/16)."""
 

@@ -16,7 +16,7 @@ from dfi_server.face import paste as paste_module
 from dfi_server.face.frame import Frame, cut, soften, warp
 from dfi_server.face.paste import paste
 from dfi_server.photo.pixels import Box, composite
-from dfi_server.solver.reconstruct import Change
+from dfi_server.solver.change import Change
 
 SIDE = layout.FRAME_SIZE
 

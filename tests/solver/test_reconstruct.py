@@ -13,8 +13,10 @@ from torch import Tensor
 
 from dfi_server.face import layout
 from dfi_server.solver import reconstruct, vgg
+from dfi_server.solver.change import Change, Smoothing
 from dfi_server.solver.lbfgs import LBFGS
-from dfi_server.solver.reconstruct import Change, Iteration, Smoothing, TVLoss
+from dfi_server.solver.place import place_of
+from dfi_server.solver.reconstruct import Iteration, TVLoss
 from dfi_server.vectors.store import open_store
 
 Objective = Callable[[Tensor], Tensor]
@@ -224,13 +226,13 @@ def features_with_energy(scale: float) -> vgg.Features:
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
 def test_an_edit_has_its_place_where_its_shift_acts(scale: float) -> None:
-    place = reconstruct.place_of(features_with_energy(scale), (96, 96))[0, 0]
+    place = place_of(features_with_energy(scale), (96, 96))[0, 0]
     assert place.min() >= 0
     assert place.max() <= 1
     assert place[42, 62] > 0.9
     y, x = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
     assert not place[torch.hypot(x - 62, y - 42) > 40].any()
-    torch.testing.assert_close(place, reconstruct.place_of(features_with_energy(1.0), (96, 96))[0, 0])
+    torch.testing.assert_close(place, place_of(features_with_energy(1.0), (96, 96))[0, 0])
 
 
 def test_nothing_changes_where_an_edit_has_no_place(face: np.ndarray) -> None:
