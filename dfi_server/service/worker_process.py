@@ -41,14 +41,8 @@ class Command:
 
 def commands(store: str | None = None, device: str = "auto") -> list[Command]:
     """One worker for each GPU that CUDA would use, or one."""
-    arguments = [
-        sys.executable,
-        "-P",
-        "-m",
-        "dfi_server.service.worker",
-        "--device",
-        device,
-    ]  # -P: nothing from this folder
+    # -P: nothing from this folder
+    arguments = [sys.executable, "-P", "-m", "dfi_server.service.worker", "--device", device]
     if store is not None:
         arguments += ["--store", store]
     # the same program as the server's, even where another one is installed
