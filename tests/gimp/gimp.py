@@ -277,7 +277,19 @@ class Window(Gimp):
         )
 
     def windows(self, title: str) -> list[str]:
-        return self.tool("xdotool", "search", "--onlyvisible", "--name", title).split()
+        """Ids of the visible windows whose title matches."""
+        search = ("xdotool", "search", "--onlyvisible", "--name", title)
+        while True:
+            done = subprocess.run(self._enter(*search), capture_output=True, text=True, env=self._env(), timeout=60)
+            if done.returncode == 0 or not done.stderr:
+                return done.stdout.split()
+            # A window that went while it looked ends it with an X error: that says nothing about the others.
+
+    def state(self) -> str:
+        """The titles of the visible windows and the end of the server's log, for whoever reads of a failed test."""
+        titles = [self.tool("xdotool", "getwindowname", found) for found in self.windows(".")]
+        log = self.share / ".cache" / "dfi" / "server.log"
+        return f"windows: {titles}\n{log.read_text(errors='replace')[-2000:] if log.exists() else ''}"
 
     def key(self, *keys: str) -> None:
         self.tool("xdotool", "key", "--clearmodifiers", *keys)

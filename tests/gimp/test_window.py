@@ -38,6 +38,7 @@ def window(gimp_root: Path) -> Iterator[Window]:
 def no_dialog_stays(window: Window) -> Iterator[None]:
     """Or one failure would bring down the tests after it."""
     yield
+    print(window.state())
     for title in (LOG, MESSAGE, DIALOG):
         for left in window.windows(title):
             window.focus(left)
