@@ -301,3 +301,20 @@ def test_attributes_change_their_own_part_of_unseen_faces(
     assert change["eyeglasses", "eyes"] > change["eyeglasses", "mouth"]
     assert change["eyeglasses", "eyes"] > change["eyeglasses", "forehead"]
     assert change["eyeglasses", "eyes"] > 1.15 * change["smiling", "eyes"]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_a_black_and_white_photo_stays_exactly_gray(dtype: str, editor: Editor, face: np.ndarray) -> None:
+    """Stored as RGB, as most scans are."""
+    photo = in_dtype(np.repeat(face.mean(axis=2, keepdims=True).round().astype(np.uint8), 3, axis=2), dtype)
+    result = edited(photo, editor.edit(photo, {"smiling": 1, "eyeglasses": 0.5}, iterations=FEW))
+    assert (result == result[..., :1]).all()
+    assert (result != photo).any()
+
+
+def test_a_sepia_photo_stays_on_its_tone(editor: Editor, face: np.ndarray) -> None:
+    tone = np.array([1.0, 0.89, 0.69])
+    photo = np.rint(face.mean(axis=2, keepdims=True) * tone).astype(np.uint8)
+    result = edited(photo, editor.edit(photo, {"smiling": 1, "eyeglasses": 0.5}, iterations=FEW))
+    assert np.abs(result - result[..., :1] * tone).max() <= 2
+    assert np.abs(as_unit(result) - as_unit(photo)).max() > 5 / 255

@@ -7,6 +7,8 @@ as LFW's, and it has no grain. docs/full-resolution.md shows what each step here
 import cv2
 import numpy as np
 
+from dfi_server.photo.pixels import brightness
+
 _COLOUR_WINDOW = 9  # frame pixels
 _GUIDE_NOISE = 0.05  # in units of white: brightness that varies less than this is no edge to colour
 _DARKEST = 0.02  # in units of white: below, a colour's ratio to its brightness is noise
@@ -18,12 +20,6 @@ _EDGE_BLUR = 0.6  # frame pixels: the scale of what counts as an edge
 _STEP = 0.5  # of the way to the brightest or darkest neighbour; stable below 1
 _SHARPENING = 0.5  # of the shock filter's change: all of it looks like a cartoon
 _GRAIN_LIMIT = 3.7  # times the median size of a photo's fine detail: 2.5 standard deviations of Gaussian grain
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # Rec. ITU-R BT.601
-
-
-def brightness(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) or (H, W, 1) to (H, W, 1)."""
-    return image if image.shape[2] == 1 else np.asarray(image @ _LUMA)[..., None]
 
 
 def smooth_colour(moved: np.ndarray, residual: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The way back: the change that was found for a face's frame, carried out on the photo at its own resolution."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -9,7 +9,8 @@ from torch import Tensor
 
 from dfi_server.face import detail
 from dfi_server.face.frame import Frame, sample
-from dfi_server.photo.pixels import Patch, Pixels, from_unit, to_unit
+from dfi_server.photo.pixels import Patch, Pixels, brightness, crop, from_unit, to_unit
+from dfi_server.photo.tone import tone_of
 from dfi_server.solver.change import Change
 
 _MASK_FULL = 0.25  # of Change.place: from there up the patch covers the photo altogether
@@ -24,7 +25,7 @@ def paste(photo: Pixels, frame: Frame, image: Tensor, change: Change) -> Patch:
     `image`: the frame (1, 3, size, size) that the change was found for. The photo's own pixels are moved and the
     residual is added, so that skin and grain stay. Where the residual paints something new (detail.novelty), its edges
     are sharpened to the photo's resolution, and of the photo's detail finer than `image` only grain is left: the rest
-    belongs to what was there before.
+    belongs to what was there before. A face without colours, in a black-and-white photo say, gets none.
     """
     left, top, across, down = cv2.boundingRect((_to_numpy(change.place) > 0).astype(np.uint8))
     x, y, width, height = frame.bounds((photo.shape[1], photo.shape[0]), (left, top, across, down))
@@ -47,6 +48,7 @@ def paste(photo: Pixels, frame: Frame, image: Tensor, change: Change) -> Patch:
     mask = np.empty((height, width), dtype=np.uint8)
     reach = math.ceil(np.abs(frame_maps["motion"]).max()) + 3
     limit = _grain_limit(photo, frame, image)
+    tone = tone_of(crop(photo, frame.bounds((photo.shape[1], photo.shape[0]))))
     for rows in _strips(height):
         size = (width, rows.stop - rows.start)
         to_frame = frame.inverse()
@@ -57,11 +59,13 @@ def paste(photo: Pixels, frame: Frame, image: Tensor, change: Change) -> Patch:
         }
         moved = _displace(photo, (x, y + rows.start), maps["motion"], reach)
         if photo.shape[2] == 1:
-            maps |= {name: detail.brightness(maps[name]) for name in ("coarse", "residual")}
+            maps |= {name: brightness(maps[name]) for name in ("coarse", "residual")}
         fine = moved - maps["coarse"]
         new = min(1.0, max(0.0, frame.scale - 1)) * maps["novelty"]  # a photo no finer than the frame has no detail
-        moved += new * (np.clip(fine, -limit, limit) - fine + maps["sharpening"])
-        pixels[rows] = from_unit(moved + maps["residual"], photo.dtype)
+        painted = moved + new * (np.clip(fine, -limit, limit) - fine + maps["sharpening"]) + maps["residual"]
+        if tone:
+            painted = tone.of(painted) + _displace(photo, (x, y + rows.start), maps["motion"], reach, tone.apart)
+        pixels[rows] = from_unit(painted, photo.dtype)
         mask[rows] = np.rint(255 * np.clip(maps["mask"][..., 0], 0, 1)).astype(np.uint8)
     return Patch(x, y, pixels, mask)
 
@@ -76,7 +80,7 @@ def _grain_limit(photo: Pixels, frame: Frame, image: Tensor) -> float:
     to_frame = frame.inverse()
     to_frame[:, 2] += to_frame[:, :2] @ low
     coarse = sample(_to_numpy(image), to_frame, (region.shape[1], region.shape[0]))
-    return detail.grain_limit(detail.brightness(region) - detail.brightness(coarse))
+    return detail.grain_limit(brightness(region) - brightness(coarse))
 
 
 def _enlarge(layer: np.ndarray, side: int) -> np.ndarray:
@@ -84,11 +88,17 @@ def _enlarge(layer: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(layer, (side, side), interpolation=cv2.INTER_CUBIC).reshape(side, side, -1)
 
 
-def _displace(photo: Pixels, corner: tuple[int, int], motion: np.ndarray, reach: int) -> np.ndarray:
-    """The photo at each pixel of a rectangle plus its motion, (h, w, C) float32 in [0, 1]."""
+def _displace(
+    photo: Pixels,
+    corner: tuple[int, int],
+    motion: np.ndarray,
+    reach: int,
+    part: Callable[[np.ndarray], np.ndarray] = lambda pixels: pixels,
+) -> np.ndarray:
+    """A part of the photo's colours at each pixel of a rectangle plus its motion, (h, w, C) float32."""
     height, width = motion.shape[:2]
     left, top = max(0, corner[0] - reach), max(0, corner[1] - reach)
-    region = to_unit(photo[top : corner[1] + height + reach, left : corner[0] + width + reach])
+    region = part(to_unit(photo[top : corner[1] + height + reach, left : corner[0] + width + reach]))
     across = motion[..., 0] + np.arange(corner[0] - left, corner[0] - left + width, dtype=np.float32)
     down = motion[..., 1] + np.arange(corner[1] - top, corner[1] - top + height, dtype=np.float32)[:, None]
     moved = cv2.remap(region, across, down, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)

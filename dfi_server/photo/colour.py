@@ -36,7 +36,10 @@ def from_srgb(photo: Photo, srgb: Pixels, patch: Patch) -> Patch:
     with _file(photo.icc_profile) as profile:
         before, after = (_transform(pixels, _SRGB, profile) for pixels in (crop(srgb, patch.box), patch.pixels))
     own = crop(photo.pixels, patch.box)
-    return replace(patch, pixels=from_unit(to_unit(own) + (to_unit(after) - to_unit(before)), own.dtype))
+    change = to_unit(after) - to_unit(before)
+    if (own == own[..., :1]).all():  # the last digit of two conversions is no colour
+        change = change.mean(axis=2, keepdims=True)
+    return replace(patch, pixels=from_unit(to_unit(own) + change, own.dtype))
 
 
 def _transform(pixels: Pixels, source: str, target: str) -> Pixels:

@@ -13,6 +13,8 @@ BOX_FADE = 0.06
 Pixels: TypeAlias = np.ndarray
 """(H, W, 3) RGB or (H, W, 1) gray: uint8 or uint16 over their full range, or float32 with white at 1."""
 
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # Rec. ITU-R BT.601
+
 Box: TypeAlias = tuple[int, int, int, int]
 """x, y, width, height in photo pixels."""
 
@@ -69,6 +71,11 @@ def from_unit(pixels: np.ndarray, dtype: np.dtype) -> Pixels:
     if not np.issubdtype(dtype, np.integer):
         return pixels.astype(dtype)
     return np.asarray(np.rint(np.clip(pixels, 0, 1) * np.iinfo(dtype).max), dtype=dtype)
+
+
+def brightness(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) or (H, W, 1) float32 to (H, W, 1)."""
+    return image if image.shape[2] == 1 else np.asarray(image @ _LUMA)[..., None]
 
 
 def to_depth(pixels: Pixels, dtype: np.dtype) -> Pixels:

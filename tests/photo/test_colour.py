@@ -84,3 +84,14 @@ def test_a_deep_adobe_rgb_tiff_keeps_depth_and_profile(tmp_path: Path) -> None:
     assert (result.pixels.dtype, result.icc_profile) == (np.uint16, profile)
     assert np.array_equal(result.pixels[:15], pixels[:15])
     assert (result.pixels[15:25, 10:20] != pixels[15:25, 10:20]).any()
+
+
+def test_gray_stays_gray_in_every_space() -> None:
+    """Black and white stored as RGB: what is added is gray in sRGB, and gets no colour on the way back."""
+    gray = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
+    photo = Photo(gray, icc_profile=icc.rgb(icc.ADOBE_RGB, 2.2))
+    srgb = colour.to_srgb(photo)
+    brighter = np.clip(srgb.astype(int) + 2000, 0, 65535).astype(np.uint16)
+    result = colour.from_srgb(photo, srgb, Patch(0, 0, brighter, np.full((16, 16), 255, np.uint8))).pixels
+    assert (result == result[..., :1]).all()
+    assert (result > gray).any()
