@@ -34,7 +34,7 @@ class Tone:
         """The tone's colours as intense as `pixels` (H, W, 3) float32."""
         intensity = pixels.mean(axis=2)
         channels = [np.interp(intensity, self.levels, channel) for channel in self.colours.T]
-        return np.clip(np.stack(channels, axis=-1), 0, 1).astype(np.float32)
+        return np.asarray(np.clip(np.stack(channels, axis=-1), 0, 1), dtype=np.float32)
 
     def apart(self, pixels: np.ndarray) -> np.ndarray:
         """What `pixels` (H, W, 3) float32 have beside the tone: noise, or the one red rose."""
