@@ -7,7 +7,7 @@ Nothing is downloaded.
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,19 +18,22 @@ from PIL import Image
 
 from dfi_server.face import layout
 from dfi_server.face.frame import Frame, scale_of, warp
-from dfi_server.photo.pixels import Box, Pixels, to_picture
+from dfi_server.photo.pixels import Box, Pixels, to_picture, to_unit
 
 LANDMARKS = ("right eye, outer", "right eye, inner", "left eye, outer", "left eye, inner", "base of the nose")
 """The five points, "left" and "right" as in the picture: the first is on its right."""
 
 _PREDICTOR = Path(__file__).parent / "predictor" / "shape_predictor_5_face_landmarks.dat"
 _TILTS = (-30.0, 30.0)  # degrees; the detector itself knows faces tilted by up to some 20
+_TURNS = (72.0, 108.0, 144.0, 180.0, 216.0, 252.0, 288.0)  # the rest of the circle, for photos that lie on their side
 _DETECTOR_SIDE = 80  # the smallest face that the detector sees, in pixels
 _SMALLEST = 40  # the smallest face that is looked for, in photo pixels
 _UPRIGHT_PIXELS = 4e6  # searched upright; a megapixel takes 0.1 s
-_TILTED_PIXELS = 1.5e6  # searched at each tilt
+_TILTED_PIXELS = 1.5e6  # searched at each tilt; and at each turn, where there is no upright face
+_TURNED_PIXELS = 0.1e6  # searched at each turn beside an upright face
 _GLANCE_PIXELS = 0.5e6  # searched upright and tilted for one large, clear face
 _LAST_SEARCH_PIXELS = 24e6  # searched upright where nothing was found: small faces in a large photo
+_GLANCE_SIDE = 128  # about as many pixels to a side tell a photo's contrast
 _CLEARLY_LARGEST = 0.9  # the next face's size, as a fraction, up to which a glance tells which is the largest
 _CANDIDATE_SCORE = -0.2
 _ACCEPTED_SCORE = 0.25  # on the aligned face; 1 % of LFW's photos score less than 0.14, 5 % less than 0.76
@@ -38,6 +41,8 @@ _DOUBTFUL_SCORE, _SURE_SCORE = 0.5, 1.0  # below the first nothing counts beside
 
 # The detector's median rectangle over 300 LFW photos: where the predictor expects a face that is already aligned.
 _LFW_RECTANGLE = np.array([77.0, 89.0, 181.0, 189.0])
+_TAIL = 5  # per cent of a face's pixels that are darker, or brighter, than what counts for its contrast
+_WEAK, _USUAL = 0.4, 0.56  # contrast of brightness, in units of white: a tenth of LFW's faces have less, half of them
 _REFINEMENTS = 2
 _CHIP = 2  # aligned faces are looked at in twice LFW's size: the predictor answers in whole pixels
 
@@ -52,10 +57,11 @@ class Face:
 
 
 def find_faces(photo: Pixels, canonical: np.ndarray) -> list[Face]:
-    """Every face at least 40 pixels tall, tilted by up to 45 degrees, largest first.
+    """Every face at least 40 pixels tall, at any angle, largest first.
 
     `canonical`: the landmarks' places in LFW's 250x250 layout, (5, 2). In photos of more than 4 megapixels small faces
-    are looked for only where no large one is found.
+    are looked for only where no large one is found. Beside an upright face those turned by more than 45 degrees are
+    found if they are large: a quarter of the photo.
     """
     picture = _scaled(photo, photo, _UPRIGHT_PIXELS)
     # an enlarged copy says no more than the photo
@@ -64,8 +70,11 @@ def find_faces(photo: Pixels, canonical: np.ndarray) -> list[Face]:
     picture = _scaled(photo, coarse, _TILTED_PIXELS)
     for tilt in _TILTS:
         found += _search(photo, coarse, picture, tilt, canonical)
+    found += _turned(photo, coarse, found, canonical)
     if not found and photo.shape[0] * photo.shape[1] * (_DETECTOR_SIDE / _SMALLEST) ** 2 > _UPRIGHT_PIXELS:
         found += _search(photo, coarse, _scaled(photo, photo, _LAST_SEARCH_PIXELS), 0, canonical)
+    if not found:
+        found += _search(photo, coarse, _equalised(picture), 0, canonical)
     kept: list[Face] = []
     for face in sorted(found, key=lambda face: -face.score):
         doubtful = face.score < _DOUBTFUL_SCORE and kept and kept[0].score > _SURE_SCORE
@@ -82,14 +91,30 @@ def find_largest(photo: Pixels, canonical: np.ndarray) -> list[Face]:
     picture = _scaled(photo, photo, min(_GLANCE_PIXELS, photo.shape[0] * photo.shape[1]))
     coarse = np.asarray(picture)
     found = [face for tilt in (0, *_TILTS) for face in _search(photo, coarse, picture, tilt, canonical)]
-    clear = [face for face in found if face.score > _SURE_SCORE]
-    if clear:
-        largest = max(clear, key=lambda face: face.box[2])
-        views = [face for face in found if _same(face, largest)]
-        rival = max((face.box[2] for face in found if not _same(face, largest)), default=0)
-        if rival <= _CLEARLY_LARGEST * largest.box[2]:
-            return [max(views, key=lambda face: face.score)]
+    if _clearly_largest(found):
+        found += _turned(photo, coarse, found, canonical)
+        if largest := _clearly_largest(found):
+            return [largest]
     return find_faces(photo, canonical)[:1]
+
+
+def _clearly_largest(found: Sequence[Face]) -> Face | None:
+    """The best view of the largest face, if it is sure and no other comes near it."""
+    clear = [face for face in found if face.score > _SURE_SCORE]
+    if not clear:
+        return None
+    largest = max(clear, key=lambda face: face.box[2])
+    views = [face for face in found if _same(face, largest)]
+    rival = max((face.box[2] for face in found if not _same(face, largest)), default=0)
+    return max(views, key=lambda face: face.score) if rival <= _CLEARLY_LARGEST * largest.box[2] else None
+
+
+def _turned(photo: Pixels, coarse: Pixels, upright: Sequence[Face], canonical: np.ndarray) -> list[Face]:
+    """Faces at the other angles: beside `upright` ones those that are sure, and beside sure ones large ones only."""
+    sure = any(face.score > _SURE_SCORE for face in upright)
+    picture = _scaled(photo, coarse, _TURNED_PIXELS if sure else _TILTED_PIXELS)
+    found = [face for turn in _TURNS for face in _search(photo, coarse, picture, turn, canonical)]
+    return [face for face in found if face.score > _SURE_SCORE or not upright]
 
 
 def align(landmarks: np.ndarray, canonical: np.ndarray) -> Frame:
@@ -125,7 +150,7 @@ def _search(photo: Pixels, coarse: Pixels, picture: Image.Image, tilt: float, ca
     pixels = np.asarray(turned)
     rectangles, _, _ = _detector().run(pixels, 0, _CANDIDATE_SCORE)
     for rectangle in rectangles:
-        points = _points(_predictor()(pixels, rectangle)) - np.array(turned.size) / 2
+        points = _guess(pixels, rectangle) - np.array(turned.size) / 2
         face = _refine(photo, coarse, (points @ back.T + np.array(picture.size) / 2) * scale, canonical)
         if face is not None:
             yield face
@@ -137,7 +162,18 @@ def _scaled(photo: Pixels, source: Pixels, pixels: float) -> Image.Image:
     scale = min(math.sqrt(pixels / (width * height)), _DETECTOR_SIDE / _SMALLEST)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     method = cv2.INTER_AREA if size[0] < source.shape[1] else cv2.INTER_CUBIC
+    step = max(1, round(source.shape[1] / _GLANCE_SIDE))
+    glance = to_unit(source[::step, ::step])
+    if _stretched(glance, glance) is not glance:  # too dark or hazy for the 8 bits of a picture
+        lit = _stretched(np.clip(to_unit(source), 0, 1), glance)
+        return to_picture(np.clip(cv2.resize(lit, size, interpolation=method), 0, 1).reshape(size[1], size[0], -1))
     return to_picture(cv2.resize(source, size, interpolation=method).reshape(size[1], size[0], -1))
+
+
+def _equalised(picture: Image.Image) -> Image.Image:
+    """With the same contrast everywhere: a face against the light is seen."""
+    light = cv2.createCLAHE(clipLimit=8, tileGridSize=(8, 8)).apply(np.asarray(picture.convert("L")))
+    return Image.fromarray(light).convert("RGB")
 
 
 def _refine(photo: Pixels, coarse: Pixels, points: np.ndarray, canonical: np.ndarray) -> Face | None:
@@ -180,14 +216,43 @@ def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _same(face: Face, other: Face) -> bool:
+    """Whether both are views of one face: at one place, or one of them lies across the other."""
     centres = [np.mean(f.landmarks, axis=0) for f in (face, other)]
-    return bool(np.hypot(*(centres[0] - centres[1])) < 0.5 * max(face.box[2], other.box[2]))
+    if np.hypot(*(centres[0] - centres[1])) < 0.5 * max(face.box[2], other.box[2]):
+        return True
+    eyes = [f.landmarks[0] - f.landmarks[2] for f in (face, other)]
+    across = eyes[0] @ eyes[1] < 0.5 * np.hypot(*eyes[0]) * np.hypot(*eyes[1])  # by more than 60 degrees
+    return bool(across and overlap(face.box, other.box) > 0.3)
+
+
+def _guess(pixels: np.ndarray, rectangle: dlib.rectangle) -> np.ndarray:
+    """First landmarks (5, 2) of a face where the detector found one."""
+    margin = rectangle.width() // 2  # the predictor looks beyond the rectangle
+    left, top = max(0, rectangle.left() - margin), max(0, rectangle.top() - margin)
+    around = pixels[top : rectangle.bottom() + margin, left : rectangle.right() + margin]
+    inside = dlib.translate_rect(rectangle, dlib.point(-left, -top))
+    face = around[max(0, inside.top()) : inside.bottom(), max(0, inside.left()) : inside.right()]
+    lit = np.rint(255 * _stretched(to_unit(around), to_unit(face))).astype(np.uint8)
+    return np.asarray(_points(_predictor()(lit, inside)) + np.array([left, top]))
 
 
 def _picture(photo: Pixels, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """What the detector sees: (H, W, 3) uint8 of `size` (width, height), `matrix` mapping its pixels to the photo's."""
-    pixels = np.rint(warp(photo, matrix, size) * 255).astype(np.uint8)
+    """What the predictor sees: (H, W, 3) uint8 of `size` (width, height); `matrix` maps its pixels to the photo's."""
+    pixels = warp(photo, matrix, size)
+    left, top, right, bottom = np.rint(_LFW_RECTANGLE * size[0] / layout.PHOTO_SIZE).astype(int)
+    pixels = np.rint(_stretched(pixels, pixels[top:bottom, left:right]) * 255).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+
+
+def _stretched(pixels: np.ndarray, face: np.ndarray) -> np.ndarray:
+    """`pixels` (H, W, C) in [0, 1]; where the part of them that is a face has little contrast, with as much as usual.
+
+    The predictor compares absolute differences of brightness.
+    """
+    low, high = np.percentile(face.mean(axis=2), (_TAIL, 100 - _TAIL))
+    if high - low >= _WEAK:
+        return pixels
+    return np.asarray(np.clip(0.5 + (pixels - (low + high) / 2) * (_USUAL / max(high - low, 1e-3)), 0, 1))
 
 
 def _points(shape: "dlib.full_object_detection") -> np.ndarray:

@@ -32,18 +32,62 @@ def test_the_face_is_where_a_person_sees_it(portrait: np.ndarray, landmarks: np.
     assert nose[1] > max(right_eye[1], left_eye[1])
 
 
-@pytest.mark.parametrize("tilt", [-45, -25, 20, 45])
-def test_a_tilted_face_is_found_and_set_upright(portrait: np.ndarray, landmarks: np.ndarray, tilt: int) -> None:
-    tilted = Image.fromarray(portrait).rotate(tilt, Image.Resampling.BICUBIC, expand=True)
-    (face,) = find_faces(np.asarray(tilted), CANONICAL)
-    angle = math.radians(tilt)
+def turned(photo: np.ndarray, points: np.ndarray, degrees: float) -> tuple[np.ndarray, np.ndarray]:
+    """A photo turned counterclockwise, and where its points are then."""
+    result = Image.fromarray(photo).rotate(degrees, Image.Resampling.BICUBIC, expand=True)
+    angle = math.radians(degrees)
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-    expected = (landmarks - np.array(portrait.shape[1::-1]) / 2) @ turn.T + np.array(tilted.size) / 2
+    return np.asarray(result), (points - np.array(photo.shape[1::-1]) / 2) @ turn.T + np.array(result.size) / 2
+
+
+@pytest.mark.parametrize("angle", [-150, -120, -75, -45, -25, 20, 45, 60, 110, 160, 90, 180, 270])
+def test_a_face_at_any_angle_is_found_and_set_upright(portrait: np.ndarray, landmarks: np.ndarray, angle: int) -> None:
+    """Tilted, lying on its side, or upside down, as scans are."""
+    photo, expected = turned(portrait, landmarks, angle)
+    (face,) = find_faces(photo, CANONICAL)
     assert np.abs(face.landmarks - expected).max() < 3
     upright = cut(portrait, align(landmarks, CANONICAL))
-    again = cut(np.asarray(tilted), align(face.landmarks, CANONICAL))
+    again = cut(photo, align(face.landmarks, CANONICAL))
     middle = (..., slice(60, 180), slice(50, 150))
     assert (upright[middle] - again[middle]).abs().mean() < 0.04
+
+
+@pytest.mark.parametrize("angle", [90, 250])
+def test_a_lying_face_is_found_beside_an_upright_one(portrait: np.ndarray, angle: int) -> None:
+    both = np.full((700, 900, 3), 128, dtype=np.uint8)
+    both[100:420, :320] = Image.fromarray(portrait).resize((320, 320))
+    lying, _ = turned(portrait[10:250, 105:345], np.zeros(2), angle)
+    lying = np.asarray(Image.fromarray(lying).resize((480, 480)))
+    both[120:600, 400:880] = lying
+    assert [face.box[0] > 350 for face in find_faces(both, CANONICAL)] == [True, False]
+    (largest,) = find_largest(both, CANONICAL)
+    assert largest.box[0] > 350
+
+
+def in_light(photo: np.ndarray, light: str) -> np.ndarray:
+    """The same scene under a light in which 8 bits leave little of a face."""
+    unit = photo / 255
+    haze = 0.55 + 0.3 * unit
+    across = np.abs(np.linspace(-1, 1, photo.shape[1]) - 0.1)[:, None]
+    lit = {
+        "a third": np.rint(0.3 * photo).astype(np.uint8),
+        "a tenth": np.rint(0.1 * photo).astype(np.uint8),
+        "a hundredth, 16 bits": np.rint(655.35 * unit).astype(np.uint16),
+        "a thousandth, float": np.float32(0.001 * unit),
+        "haze": np.rint(255 * haze).astype(np.uint8),
+        "faded": np.rint(128 + 0.2 * (photo - 128.0)).astype(np.uint8),
+        "against the light": np.rint(np.where(across < 0.45, 0.12 * photo, 255 * (0.75 + 0.2 * unit))).astype(np.uint8),
+    }
+    return lit[light]
+
+
+@pytest.mark.parametrize(
+    "light",
+    ["a third", "a tenth", "a hundredth, 16 bits", "a thousandth, float", "haze", "faded", "against the light"],
+)
+def test_a_face_is_the_same_in_any_light(portrait: np.ndarray, landmarks: np.ndarray, light: str) -> None:
+    (face,) = find_faces(in_light(portrait, light), CANONICAL)
+    assert np.abs(face.landmarks - landmarks).max() < 4  # of 110 pixels
 
 
 @pytest.mark.parametrize("scale", [0.4, 2, 8])
