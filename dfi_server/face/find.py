@@ -30,6 +30,7 @@ _DETECTOR_SIDE = 80  # the smallest face that the detector sees, in pixels
 _SMALLEST = 40  # the smallest face that is looked for, in photo pixels
 _UPRIGHT_PIXELS = 4e6  # searched upright; a megapixel takes 0.1 s
 _TILTED_PIXELS = 1.5e6  # searched at each tilt; and at each turn, where there is no upright face
+_TURNED_SIDES = 2700  # width and height together: a turned panorama needs far more pixels than it has
 _TURNED_PIXELS = 0.1e6  # searched at each turn beside an upright face
 _GLANCE_PIXELS = 0.5e6  # searched upright and tilted for one large, clear face
 _LAST_SEARCH_PIXELS = 24e6  # searched upright where nothing was found: small faces in a large photo
@@ -143,6 +144,9 @@ def _search(photo: Pixels, coarse: Pixels, picture: Image.Image, tilt: float, ca
 
     `coarse`: the photo, or a smaller copy to look closer at large faces.
     """
+    if tilt and (shrink := _TURNED_SIDES / (picture.width + picture.height)) < 1:
+        size = (max(1, round(picture.width * shrink)), max(1, round(picture.height * shrink)))
+        picture = picture.resize(size, Image.Resampling.BOX)
     turned = picture.rotate(tilt, Image.Resampling.BILINEAR, expand=True) if tilt else picture
     cos, sin = math.cos(math.radians(tilt)), math.sin(math.radians(tilt))
     back = np.array([[cos, -sin], [sin, cos]])
