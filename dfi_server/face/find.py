@@ -169,8 +169,7 @@ def _scaled(photo: Pixels, source: Pixels, pixels: float) -> Image.Image:
     step = max(1, round(source.shape[1] / _GLANCE_SIDE))
     glance = to_unit(source[::step, ::step])
     if _stretched(glance, glance) is not glance:  # too dark or hazy for the 8 bits of a picture
-        lit = _stretched(np.clip(to_unit(source), 0, 1), glance)
-        return to_picture(np.clip(cv2.resize(lit, size, interpolation=method), 0, 1).reshape(size[1], size[0], -1))
+        source = _stretched(np.clip(to_unit(source), 0, 1), glance)
     return to_picture(cv2.resize(source, size, interpolation=method).reshape(size[1], size[0], -1))
 
 

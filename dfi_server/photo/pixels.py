@@ -13,10 +13,10 @@ BOX_FADE = 0.06
 Pixels: TypeAlias = np.ndarray
 """(H, W, 3) RGB or (H, W, 1) gray: uint8 or uint16 over their full range, or float32 with white at 1."""
 
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # Rec. ITU-R BT.601
-
 Box: TypeAlias = tuple[int, int, int, int]
 """x, y, width, height in photo pixels."""
+
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # Rec. ITU-R BT.601
 
 
 @dataclass(frozen=True)

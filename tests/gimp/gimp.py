@@ -279,11 +279,13 @@ class Window(Gimp):
     def windows(self, title: str) -> list[str]:
         """Ids of the visible windows whose title matches."""
         search = ("xdotool", "search", "--onlyvisible", "--name", title)
-        while True:
+
+        def found() -> list[list[str]]:
             done = subprocess.run(self._enter(*search), capture_output=True, text=True, env=self._env(), timeout=60)
-            if done.returncode == 0 or not done.stderr:
-                return done.stdout.split()
-            # A window that went while it looked ends it with an X error: that says nothing about the others.
+            # A window that goes while it looks ends it with an X error: that says nothing about the others.
+            return [done.stdout.split()] if done.returncode == 0 or not done.stderr else []
+
+        return wait_for("an answer of xdotool", found)[0]
 
     def state(self) -> str:
         """The titles of the visible windows and the end of the server's log, for whoever reads of a failed test."""
