@@ -1,27 +1,46 @@
 """The one pipeline: a photo and {attribute: alpha} to edited pixels. Command line, server and tests all call it."""
 
+import functools
 import hashlib
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
+from dfi_server import paths
 from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.face import layout
+from dfi_server.face import beard, layout
+from dfi_server.face.expression import EXPRESSIONS, SOLVED, express
 from dfi_server.face.find import Face, align, find_faces, find_largest, overlap
 from dfi_server.face.frame import Frame, cut, soften
 from dfi_server.face.paste import paste
-from dfi_server.photo.pixels import Box, Patch, Pixels, merge, within
+from dfi_server.face.portraits import load_portraits
+from dfi_server.photo.pixels import Box, Layers, Patch, Pixels, merge, within
 from dfi_server.solver import reconstruct, vgg
 from dfi_server.vectors.store import check_alphas, open_store
 from dfi_server.wire.messages import DTYPE_BYTES, MAX_ITERATIONS, MAX_PIXELS, FaceChoice
 
 _REFINEMENT = 0.175  # see _refinement
+_LEAST_SPAN = 240  # photo pixels across the smallest frame with detail that LFW's photos lack
+_FINE = {
+    "eyeglasses": 1.0,
+    "sunglasses": 1.7,
+    "bushy_eyebrows": 1.0,
+}  # times alpha, what portraits' vectors are good at
+_FROM_THE_PHOTO = ("eyeglasses",)  # on top of a coarse pair, a fine one would be a second pair
+_EYES = (90, 250), (36, 364)  # rows and columns of the large frame: all that is in _FINE is there, and nothing else
+_EYES_FADE = 20  # its pixels over which that ends
 _ALIKE = 0.9  # cosine between two settings, above which the solution of one is a start for the other
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,7 +54,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Edit:
-    """The edited rectangle, and what the solver did for it; `loss` is the mean over faces."""
+    """The edited rectangle, and what the solver did for it; `loss` is the mean over its solves, 0 without any."""
 
     patch: Patch
     iterations: int
@@ -129,12 +148,17 @@ class Editor:
             check_alphas(alphas)
             self.store.check_names(list(alphas))
         _check_photo(photo)
-        frames = [place.of_size(self.store.info.frame_size) for place in self._frames(photo, face, box)]
+        frames = self._frames(photo, face, box)
         order = sorted(range(len(settings)), key=lambda i: -_length(settings[i]))
         alike = [False, *(_alike(settings[before], settings[i]) for before, i in pairwise(order))]
-        most = [_refinement(count) if refined else count for refined in alike]
-        total = len(frames) * sum(most)
-        done = 0
+
+        def most(stage: "Editor", refined: bool) -> int:
+            full = stage.store.info.iterations if iterations is None or stage is not self else count
+            return _refinement(full) if refined else full
+
+        steps = product(frames, zip(order, alike, strict=True))
+        shares = [(refined, self._shares(frame, settings[i])) for frame, (i, refined) in steps]
+        done, total = 0, sum(most(stage, refined) for refined, share in shares for stage in share)
 
         def report(state: reconstruct.Iteration) -> None:
             progress(Progress(min(done + state.iteration, total), total, state.loss))
@@ -144,28 +168,31 @@ class Editor:
         solved: list[list[_Solved]] = [[] for _ in settings]
         try:
             for frame in frames:
-                image = soften(cut(photo, frame)).to(self.device)
-                previous: reconstruct.Solution | None = None
-                taken = count  # by the last solve that did not start from another
-                for n, i in enumerate(order):
-                    start = time.perf_counter()
-                    alphas, refined = settings[i], alike[n]
-                    if previous and refined:
-                        previous = previous.times(_length(alphas) / _length(settings[order[n - 1]]))
-                    state = reconstruct.reconstruct(
-                        self.network,
-                        image,
-                        lambda phi, alphas=alphas: self.store.shift(alphas, phi),  # type: ignore[misc]
-                        iterations=_refinement(taken) if refined else count,
-                        tolerance=0.0 if refined else tolerance,
-                        start=previous if refined else None,
-                        callback=report,
-                    )
-                    previous = state.solution
-                    taken = taken if refined else state.iteration
-                    done += most[n]
-                    patch = paste(photo, frame, image, state.change)
-                    solved[i].append(_Solved(patch, state, time.perf_counter() - start))
+                starts: dict[Editor, _Start] = {}  # what each stage ended with at the setting before
+                for i, refined in zip(order, alike, strict=True):
+                    began = time.perf_counter()
+                    layers, states = Layers(photo), []
+                    kept = self._express(layers, frame, settings[i])
+                    moved = layers.photo
+                    for stage, alphas in self._shares(frame, settings[i], kept is not None).items():
+                        start = starts.get(stage) if refined else None
+                        state = stage._solve(
+                            layers,
+                            frame,
+                            alphas,
+                            kept,
+                            moved if stage is not self and alphas.keys() - _FROM_THE_PHOTO else None,
+                            iterations=_refinement(start.iterations) if start else most(stage, False),
+                            tolerance=0.0 if start else tolerance,
+                            start=start.solution.times(_length(alphas) / start.length) if start else None,
+                            callback=report,
+                        )
+                        taken = start.iterations if start else state.iteration
+                        starts[stage] = _Start(state.solution, _length(alphas), taken)
+                        states.append(state)
+                        done += most(stage, refined)
+                    self._add_hairs(layers, moved, frame, settings[i])
+                    solved[i].append(_Solved(layers.patch, states, time.perf_counter() - began))
             return [_together(photo, faces_of_one, box) for faces_of_one in solved]
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise DFIError(
@@ -173,6 +200,90 @@ class Editor:
                 f"The edit did not fit into the memory of {self.device_name}: close other programs, "
                 "or edit less of the photo.",
             ) from error
+
+    def _express(self, layers: Layers, frame: Frame, alphas: Mapping[str, float]) -> Tensor | None:
+        """Lay the expression that `alphas` asks for over the photo, where the face is large enough to see how.
+
+        Returns what of the frame must stay so, (1, 1, H, W) in [0, 1]; None where nothing was moved.
+        """
+        portraits = load_portraits() if _is_large(frame) else None
+        expression = portraits and express(layers.photo, frame, alphas, portraits)
+        if not expression:
+            return None
+        layers.add(expression.patch)
+        return torch.from_numpy(expression.kept)[None, None].to(self.device)
+
+    def _shares(
+        self, frame: Frame, alphas: Mapping[str, float], moved: bool = True
+    ) -> dict["Editor", dict[str, float]]:
+        """What is left for this solver, and for the one that paints fine things. `moved`: a new expression is there."""
+        coarse = dict(alphas)
+        if moved and _is_large(frame) and load_portraits():
+            coarse |= {name: SOLVED.get(name, 0.0) * coarse[name] for name in EXPRESSIONS if name in coarse}
+        detailer = self._detailer if _is_large(frame) else None
+        fine = {name: gain * coarse[name] for name, gain in _FINE.items() if detailer and coarse.get(name, 0.0) > 0}
+        coarse = {name: alpha for name, alpha in coarse.items() if name not in fine or name not in _FROM_THE_PHOTO}
+        shares = {self: coarse, detailer: fine}
+        return {stage: share for stage, share in shares.items() if stage and any(share.values())}
+
+    @functools.cached_property
+    def _detailer(self) -> "Editor | None":
+        """The solver for the frame in which a sharp portrait's details are seen; a preview does without."""
+        if self.store.info.frame_size != layout.FRAME_SIZE:
+            return None
+        try:
+            return Editor(paths.DETAIL, self.device.type)
+        except DFIError as error:
+            log.warning("%s Until then glasses and the like come out coarser.", error)
+            return None
+
+    def _solve(
+        self,
+        layers: Layers,
+        frame: Frame,
+        alphas: Mapping[str, float],
+        kept: Tensor | None,
+        towards: Pixels | None,
+        **how: Any,
+    ) -> reconstruct.Iteration:
+        """Change the face in a frame and lay the result over the photo; for the rest see reconstruct."""
+        frame = frame.of_size(self.store.info.frame_size)
+
+        def image(photo: Pixels) -> Tensor:
+            sharp = cut(photo, frame)
+            return (sharp if frame.size == layout.DETAIL_FRAME_SIZE else soften(sharp)).to(self.device)
+
+        state = reconstruct.reconstruct(
+            self.network,
+            image(layers.photo),
+            lambda phi: self.store.shift(alphas, phi),
+            kept=self._kept(kept),
+            towards=None if towards is None else image(towards),
+            **how,
+        )
+        layers.add(paste(layers.photo, frame, state.photo, state.change))
+        return state
+
+    def _kept(self, kept: Tensor | None) -> Tensor | None:
+        """What of this solver's frame must stay: what an expression has moved; for the detailer all but the eyes too."""
+        size = self.store.info.frame_size
+        if kept is not None:
+            kept = F.interpolate(kept, (size, size), mode="area")
+        if size != layout.DETAIL_FRAME_SIZE:
+            return kept
+        pixels = np.arange(size)
+        down, across = (
+            np.clip(np.minimum(pixels - low, high - pixels) / _EYES_FADE, 0, 1).astype(np.float32)
+            for low, high in _EYES
+        )
+        eyes = torch.from_numpy(np.outer(down, across))[None, None].to(self.device)
+        return 1 - eyes if kept is None else 1 - eyes * (1 - kept)
+
+    def _add_hairs(self, layers: Layers, before: Pixels, frame: Frame, alphas: Mapping[str, float]) -> None:
+        """Lay the strands of a beard that has been painted over it; `before`: the photo without it."""
+        portraits = load_portraits() if _is_large(frame) and beard.grows(alphas) else None
+        if portraits and (patch := beard.grow(before, layers.photo, frame, portraits)):
+            layers.add(patch)
 
     def faces(self, photo: Pixels, box: Box | None = None) -> list[Face]:
         """The faces of a photo, or those in a box of it, as `edit` numbers them. Raises DFIError as `edit` does."""
@@ -215,23 +326,37 @@ class Editor:
 
 
 @dataclass(frozen=True)
+class _Start:
+    """What a stage found for alphas of a `length`, and how many iterations a solve from nothing took."""
+
+    solution: reconstruct.Solution
+    length: float
+    iterations: int
+
+
+@dataclass(frozen=True)
 class _Solved:
-    """One face of an edit."""
+    """One face of an edit; `states`: of its solves."""
 
     patch: Patch
-    state: reconstruct.Iteration
+    states: Sequence[reconstruct.Iteration]
     seconds: float
 
 
 def _together(photo: Pixels, solved: Sequence[_Solved], box: Box | None) -> Edit:
     patch = merge(photo, [each.patch for each in solved])
+    states = [state for each in solved for state in each.states]
     return Edit(
         patch if box is None else within(patch, box),
-        iterations=sum(each.state.iteration for each in solved),
-        evaluations=sum(each.state.evaluations for each in solved),
-        loss=sum(each.state.loss for each in solved) / len(solved),
+        iterations=sum(state.iteration for state in states),
+        evaluations=sum(state.evaluations for state in states),
+        loss=sum(state.loss for state in states) / max(len(states), 1),
         seconds=sum(each.seconds for each in solved),
     )
+
+
+def _is_large(frame: Frame) -> bool:
+    return frame.scale * frame.size >= _LEAST_SPAN
 
 
 def _length(alphas: Mapping[str, float]) -> float:

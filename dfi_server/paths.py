@@ -11,11 +11,17 @@ FULL_STORE = "lfw"
 STARTER = Path(__file__).parent / "starter"
 """The folder of the store that is part of the package, and its name."""
 
+PORTRAITS = Path(__file__).parent / "portraits"
+"""The folder of what was learnt from sharp portraits; part of the package."""
+
 SAMPLE = Path(__file__).parent / "sample" / "astronaut.jpg"
 """The portrait that is part of the package."""
 
 PREVIEW = "preview"
 """The name by which the starter's small model is opened, that of a quick look."""
+
+DETAIL = "detail"
+"""The name by which the starter's vectors for a frame as fine as a sharp portrait are opened."""
 
 STARTER_HINT = "'dfi setup' builds the full one, which edits better"
 

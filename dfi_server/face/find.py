@@ -168,8 +168,8 @@ def _scaled(photo: Pixels, source: Pixels, pixels: float) -> Image.Image:
     method = cv2.INTER_AREA if size[0] < source.shape[1] else cv2.INTER_CUBIC
     step = max(1, round(source.shape[1] / _GLANCE_SIDE))
     glance = to_unit(source[::step, ::step])
-    if _stretched(glance, glance) is not glance:  # too dark or hazy for the 8 bits of a picture
-        source = _stretched(np.clip(to_unit(source), 0, 1), glance)
+    if in_good_light(glance, glance) is not glance:  # too dark or hazy for the 8 bits of a picture
+        source = in_good_light(np.clip(to_unit(source), 0, 1), glance)
     return to_picture(cv2.resize(source, size, interpolation=method).reshape(size[1], size[0], -1))
 
 
@@ -235,7 +235,7 @@ def _guess(pixels: np.ndarray, rectangle: dlib.rectangle) -> np.ndarray:
     around = pixels[top : rectangle.bottom() + margin, left : rectangle.right() + margin]
     inside = dlib.translate_rect(rectangle, dlib.point(-left, -top))
     face = around[max(0, inside.top()) : inside.bottom(), max(0, inside.left()) : inside.right()]
-    lit = np.rint(255 * _stretched(to_unit(around), to_unit(face))).astype(np.uint8)
+    lit = np.rint(255 * in_good_light(to_unit(around), to_unit(face))).astype(np.uint8)
     return np.asarray(_points(_predictor()(lit, inside)) + np.array([left, top]))
 
 
@@ -243,11 +243,11 @@ def _picture(photo: Pixels, matrix: np.ndarray, size: tuple[int, int]) -> np.nda
     """What the predictor sees: (H, W, 3) uint8 of `size` (width, height); `matrix` maps its pixels to the photo's."""
     pixels = warp(photo, matrix, size)
     left, top, right, bottom = np.rint(_LFW_RECTANGLE * size[0] / layout.PHOTO_SIZE).astype(int)
-    pixels = np.rint(_stretched(pixels, pixels[top:bottom, left:right]) * 255).astype(np.uint8)
+    pixels = np.rint(in_good_light(pixels, pixels[top:bottom, left:right]) * 255).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
 
 
-def _stretched(pixels: np.ndarray, face: np.ndarray) -> np.ndarray:
+def in_good_light(pixels: np.ndarray, face: np.ndarray) -> np.ndarray:
     """`pixels` (H, W, C) in [0, 1]; where the part of them that is a face has little contrast, with as much as usual.
 
     The predictor compares absolute differences of brightness.

@@ -127,6 +127,39 @@ def merge(pixels: Pixels, patches: Sequence[Patch]) -> Patch:
     return whole
 
 
+def over(pixels: Pixels, first: Patch, second: Patch) -> Patch:
+    """One patch for two, where `second` was made for `pixels` with `first` laid over them.
+
+    It covers altogether what `first` touches, and elsewhere as much as `second` does.
+    """
+    x, y = min(first.x, second.x), min(first.y, second.y)
+    right = max(patch.x + patch.mask.shape[1] for patch in (first, second))
+    bottom = max(patch.y + patch.mask.shape[0] for patch in (first, second))
+    part = crop(pixels, (x, y, right - x, bottom - y))
+    first, second = (replace(patch, x=patch.x - x, y=patch.y - y) for patch in (first, second))
+    below, mask = composite(part, first), np.zeros(part.shape[:2], np.uint8)
+    crop(mask, first.box)[first.mask > 0] = 255
+    result = composite(below, second)
+    alone = crop(mask, second.box) == 0
+    crop(result, second.box)[alone] = second.pixels[alone]
+    crop(mask, second.box)[alone] = second.mask[alone]
+    return Patch(x, y, result, mask)
+
+
+class Layers:
+    """A photo and the patches laid over it one after the other: `photo` with all of them, `patch` the sum of them."""
+
+    def __init__(self, photo: Pixels) -> None:
+        self.photo = photo
+        self.patch = Patch(0, 0, photo[:0, :0], np.zeros((0, 0), np.uint8))
+        self._original = photo
+
+    def add(self, patch: Patch) -> None:
+        """Lay a patch that was made for `photo` over it."""
+        self.patch = over(self._original, self.patch, patch) if self.patch.mask.size else patch
+        self.photo = composite(self.photo, patch)
+
+
 def within(patch: Patch, box: Box) -> Patch:
     """The part of a patch inside `box`, fading out towards the box's sides."""
     x, y = max(patch.x, box[0]), max(patch.y, box[1])

@@ -108,26 +108,33 @@ def reconstruct(
     tv_weight: float = TV_WEIGHT,
     start: Solution | None = None,
     everywhere: bool = False,
+    kept: Tensor | None = None,
+    towards: Tensor | None = None,
     callback: Callable[[Iteration], None] = lambda state: None,
 ) -> Iteration:
     """Change `image` until its features are those of the photo plus shift(features).
 
-    `image`: (1, 3, H, W) float32 in [0, 1] on the network's device; it is the photo x of the paper, and the start
+    `image`: (1, 3, H, W) float32 in [0, 1] on the network's device; it is the photo x of the paper, and the start,
     unless `start` is given: the solution for a similar shift of the same image. One for another part of it is ignored.
     `tolerance`: the solve ends before `iterations` when the last _RECENT of them brought less than this part of the
     objective's whole decrease, so that an attribute that is quick to come costs no more than it needs.
     `everywhere`: the whole image may change, as in the paper, not only where the shift acts.
+    `kept`: (1, 1, H, W) in [0, 1], how far each pixel must stay as it is in `image`.
+    `towards`: (1, 3, H, W), the photo x of the paper, where `image` is not it but has been changed already.
     `callback` sees every iteration; whatever it raises ends the solve (that is how an edit is cancelled).
     Returns the last state.
     """
     with torch.no_grad():
-        phi = network(image)
+        wanted = image if towards is None else towards
+        phi = network(wanted)
         change = shift(phi)
         size = (image.shape[-2], image.shape[-1])
         place = torch.ones(1, 1, *size, device=image.device) if everywhere else place_of(change, size)
+        if kept is not None:
+            place = place * (1 - kept)
         window = Window.around(place)
         photo = window.of_image(image)
-        distance = FeatureLoss(network(photo), window.of_features(change), whole=phi)
+        distance = FeatureLoss(network(window.of_image(wanted)), window.of_features(change), whole=phi)
         variation = TVLoss()
         outside = variation(image) - window.share * variation(photo)
     unknowns = Unknowns(window.of_image(place))

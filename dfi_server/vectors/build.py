@@ -123,7 +123,11 @@ class Sums:
         return self
 
     def vectors(self) -> dict[str, vgg.Features]:
-        """Attribute -> vector. An attribute that never varies over the faces is left out."""
+        """Attribute -> vector of the three layers. An attribute that never varies over the faces is left out."""
+        return {name: (layers[0], layers[1], layers[2]) for name, layers in self.solve().items()}
+
+    def solve(self) -> dict[str, list[Tensor]]:
+        """The same for any layers: attribute -> one (C, H, W) tensor per layer that `add` was given."""
         count = self.gram[0, 0]
         mean = self.gram[0, 1:] / count
         deviation = (self.gram.diagonal()[1:] / count - mean**2).clamp_min(0).sqrt()
@@ -143,7 +147,7 @@ class Sums:
             (solver.to(self.device, torch.float32) @ total).cpu().reshape(len(kept), *shape).permute(0, 3, 1, 2)
             for total, shape in zip(self.cross, self.shapes, strict=True)
         ]
-        return {name: (layers[0][i], layers[1][i], layers[2][i]) for i, name in enumerate(kept)}
+        return {name: [layer[i] for layer in layers] for i, name in enumerate(kept)}
 
 
 def _ridge_row(gram: Tensor, to_standard: Tensor, names: list[str], name: str) -> Tensor:

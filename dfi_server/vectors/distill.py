@@ -33,7 +33,7 @@ from dfi_server.errors import DFIError
 from dfi_server.face import layout
 from dfi_server.solver import vgg
 from dfi_server.vectors import build, lfw, model_card
-from dfi_server.vectors.store import Store, add_preview
+from dfi_server.vectors.store import Store, add_vectors
 
 WIDTH = 0.5
 """Channels as a fraction of VGG-19's."""
@@ -268,9 +268,8 @@ def make_starter(options: argparse.Namespace) -> None:
     store = vectors(options.output, RANK, ITERATIONS, layout.FRAME_SIZE)
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         preview = Path(folder) / paths.PREVIEW
-        vectors(preview, PREVIEW_RANK, PREVIEW_ITERATIONS, layout.PREVIEW_FRAME_SIZE)
-        add_preview(store, preview)
-    model_card.write(store, Store(store.path, preview=True), recorder.log)
+        add_vectors(store, vectors(preview, PREVIEW_RANK, PREVIEW_ITERATIONS, layout.PREVIEW_FRAME_SIZE))
+    model_card.write(store, Store(store.path, layout.PREVIEW_FRAME_SIZE), recorder.log)
 
 
 if __name__ == "__main__":

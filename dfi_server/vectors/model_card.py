@@ -1,6 +1,8 @@
 """What lies beside the starter's weights: a card that says how they came about, and the training's curve."""
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from dfi_server.solver import vgg
@@ -35,6 +37,49 @@ Losses at the end, relative to the teacher's energy (0: the same, 1: nothing lea
 LFW holds press photographs from around 2005, mostly of public persons from the United States, mostly men: on faces
 unlike theirs edits are weaker. How well edits work is measured in docs/quality.md.
 """
+
+_PORTRAITS_CARD = """# What was learnt from sharp portraits
+
+LFW's photos are 250 pixels wide, so what is learnt from them is no finer. What a face of more pixels needs beside that
+lies here and in `starter/detail.safetensors`. Made by `python -m dfi_server.vectors.portraits` on {built}.
+
+| | what it is | made from |
+|---|---|---|
+| `landmarks.safetensors` | where 68 landmarks go with each of LFW's attributes (ridge k=20); how to \
+tell an open mouth | LFW, every third photo, without the people held out |
+| `mouths/`, `pictures.safetensors` | {mouths} pictures of mouths, with their inner contours | SFHQ and SFHQ-T2I |
+| `beard.jpg` | the lower half of a face: its hairs give those of painted beards | SFHQ-T2I |
+| `../starter/detail.safetensors` | the starter's vectors of {attributes}, for a frame of {size} pixels ({method}, \
+singular values up to the {rank}th, 8 bits) | {photos} portraits: {congress} from Congress, {sfhq} of SFHQ, {t2i} of \
+SFHQ-T2I; labelled by a kernel ridge regression from LFW |
+
+- **Congress**: official portraits of members of the US Congress, works of the US Government, in the public domain. No
+  picture of them is here: what is left of them is in the vectors.
+- **SFHQ, SFHQ-T2I**: (c) David Beniaguev, MIT licence. These people do not exist; the mouths and the beard are theirs.
+- **LFW**: Huang et al., deep funneled, with the attributes of Kumar et al.; only statistics of it are here.
+- The landmarks themselves are found by face_landmark_68 (see face/predictor/README.md).
+
+Portraits of the sheets that docs/ shows (`sample_2x4`), and one sheet in eight beside them, are left out of the
+vectors. Adults with light skin and a frontal look are in the majority in all three sets.
+"""
+
+
+def write_portraits(folder: Path, detail: Store, names: Sequence[str]) -> None:
+    """README.md in portraits/. `detail`: the starter's vectors for a large frame, made from portraits `names`."""
+    count = Counter(name.split("/")[0] for name in names)
+    card = _PORTRAITS_CARD.format(
+        built=detail.info.built,
+        mouths=len(list((folder / "mouths").glob("*.jpg"))),
+        attributes=", ".join(detail.info.attributes),
+        size=detail.info.frame_size,
+        method=detail.info.method,
+        rank=detail.info.rank,
+        photos=detail.info.photos,
+        congress=count["congress"],
+        sfhq=count["sfhq"],
+        t2i=count["sfhq-t2i"],
+    )
+    (folder / "README.md").write_text(card)
 
 
 def write(store: Store, preview: Store, log: Path) -> None:

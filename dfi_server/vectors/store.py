@@ -4,6 +4,7 @@
     STORE/vectors.safetensors   "smiling/relu3_1" -> (C, H, W) float16, of unit root mean square; metadata in the header
                                 (or "smiling/relu3_1/channels" and so on: see low_rank, where the info names a rank)
     STORE/preview.safetensors   the same for a smaller frame, layout.PREVIEW_FRAME_SIZE; only the starter has it
+    STORE/detail.safetensors    the same for a larger one, layout.DETAIL_FRAME_SIZE; as above
 
 Nothing in it is pickled. Both files are memory-mapped, so a store opens in milliseconds whatever its size.
 
@@ -37,8 +38,11 @@ MAX_ALPHA = 2.0
 
 _FORMAT = 1
 _NETWORK = "network.safetensors"
-_VECTORS = "vectors.safetensors"
-_PREVIEW_VECTORS = "preview.safetensors"
+_VECTORS = {
+    layout.FRAME_SIZE: "vectors.safetensors",
+    layout.PREVIEW_FRAME_SIZE: "preview.safetensors",
+    layout.DETAIL_FRAME_SIZE: "detail.safetensors",
+}
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,13 @@ class StoreInfo:
 class Store:
     """An opened store: `info`, `path`, and access to the weights and vectors in it."""
 
-    def __init__(self, path: Path, preview: bool = False) -> None:
-        """Open the store in the folder `path`, or its vectors for previews. Raises DFIError(NO_STORE | BAD_STORE)."""
+    def __init__(self, path: Path, frame_size: int = layout.FRAME_SIZE) -> None:
+        """Open the store in the folder `path`: its vectors for a frame of so many pixels.
+
+        Raises DFIError(NO_STORE | BAD_STORE).
+        """
         self.path = path
-        self._vectors = path / (_PREVIEW_VECTORS if preview else _VECTORS)
+        self._vectors = path / _VECTORS[frame_size]
         if not path.is_dir():
             raise DFIError(
                 ErrorCode.NO_STORE,
@@ -86,7 +93,6 @@ class Store:
         wanted = {key for name in self.info.attributes for layer in self.info.layers for key in self._keys(name, layer)}
         made_for = (self.info.format, self.info.layers, self.info.frame_box, self.info.frame_size)
         aligned = points.shape == (len(LANDMARKS), 2) and np.isfinite(points).all()
-        frame_size = layout.PREVIEW_FRAME_SIZE if preview else layout.FRAME_SIZE
         if made_for != (_FORMAT, vgg.LAYERS, layout.FRAME_BOX, frame_size) or not (wanted <= keys and aligned):
             raise self._damaged()
 
@@ -180,8 +186,13 @@ def open_store(name: str | None = None) -> Store:
     full = paths.stores() / paths.FULL_STORE
     if name is None:
         return Store(full if full.exists() else paths.STARTER)
-    if name in (paths.STARTER.name, paths.PREVIEW):
-        return Store(paths.STARTER, preview=name == paths.PREVIEW)
+    sizes = {
+        paths.STARTER.name: layout.FRAME_SIZE,
+        paths.PREVIEW: layout.PREVIEW_FRAME_SIZE,
+        paths.DETAIL: layout.DETAIL_FRAME_SIZE,
+    }
+    if name in sizes:
+        return Store(paths.STARTER, sizes[name])
     if Path(name).name != name or name.startswith("."):
         raise DFIError(ErrorCode.NO_STORE, f"'{name}' is not a store's name: use a plain name such as 'lfw'.")
     return Store(paths.stores() / name)
@@ -200,9 +211,10 @@ def check_alphas(alphas: Mapping[str, float]) -> None:
             )
 
 
-def add_preview(store: Store, folder: Path) -> None:
-    """Give a store, for previews, the vectors of the one in `folder`, built with the same network for their frame."""
-    shutil.copyfile(folder / _PREVIEW_VECTORS, store.path / _PREVIEW_VECTORS)
+def add_vectors(store: Store, other: Store) -> None:
+    """Give a store the vectors of another one, built with the same network for a frame of another size."""
+    name = _VECTORS[other.info.frame_size]
+    shutil.copyfile(other.path / name, store.path / name)
 
 
 def write_store(
@@ -213,7 +225,6 @@ def write_store(
     `vectors`: attribute -> one (C, H, W) tensor per layer. Raises DFIError(NO_SPACE) where the disk is full.
     """
     folder, name = final.parent, final.name
-    preview = info.frame_size == layout.PREVIEW_FRAME_SIZE
     building, old = folder / f".building-{name}", folder / f".old-{name}"
     tensors: dict[str, Tensor] = {}
     for attribute, layers in vectors.items():
@@ -231,7 +242,7 @@ def write_store(
         building.mkdir(parents=True)
         safetensors.torch.save_file(dict(weights), building / _NETWORK)
         safetensors.torch.save_file(
-            tensors, building / (_PREVIEW_VECTORS if preview else _VECTORS), metadata={"dfi": json.dumps(asdict(info))}
+            tensors, building / _VECTORS[info.frame_size], metadata={"dfi": json.dumps(asdict(info))}
         )
         if final.exists():
             final.rename(old)
@@ -244,7 +255,7 @@ def write_store(
             ErrorCode.NO_SPACE, f"The store could not be written to {folder} ({error}): is the disk full?"
         ) from error
     _remove(old)
-    return Store(final, preview)
+    return Store(final, info.frame_size)
 
 
 def _remove(folder: Path) -> None:

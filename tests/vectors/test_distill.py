@@ -79,7 +79,7 @@ def test_one_command_makes_a_store_and_its_card_and_trains_once(
     assert store.vector("smiling")[0].shape == (12, 50, 50)
     assert "| steps | 3, " in (output / "README.md").read_text()
     assert (output / "training.png").read_bytes().startswith(b"\x89PNG")
-    preview = Store(output, preview=True)
+    preview = Store(output, layout.PREVIEW_FRAME_SIZE)
     assert preview.vector("smiling")[0].shape == (12, 28, 28)
     assert preview.weights().keys() == store.weights().keys()
     trained = store.info.network_sha256

@@ -1,0 +1,138 @@
+"""The pictures of portraits/: mouths and a beard of people who do not exist, chosen by eye among sharp portraits."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from safetensors.numpy import save_file
+
+from dfi_server.face.find import align, find_largest
+from dfi_server.face.frame import cut
+from dfi_server.face.landmarks import INNER_LIPS, find_landmarks
+from dfi_server.face.layout import DETAIL_FRAME_SIZE
+from dfi_server.face.lips import LOWER, UPPER, curve
+from dfi_server.face.mouths import light_on
+from dfi_server.face.portraits import BEARD, CROP, Crop, fineness
+
+SMILES = (
+    "sfhq/sample_3x6_684_620",
+    "sfhq/sample_3x6_684_1229",
+    "sfhq/sample_4x8_1486_11",
+    "sfhq/sample_3x6_1330_2447",
+    "sfhq/variability_expression_878_343",
+    "sfhq/variability_expression_878_2003",
+    "sfhq/variability_expression_878_2667",
+    "sfhq/variability_expression_878_3331",
+    "sfhq-t2i/Background_3_0",
+    "sfhq-t2i/Expression_2_5",
+    "sfhq-t2i/Expression_2_6",
+    "sfhq-t2i/Expression_2_8",
+    "sfhq-t2i/Expression_2_9",
+    "sfhq-t2i/Expression_x_Sex_2_2",
+    "sfhq-t2i/Facial-Hair_5_3",
+    "sfhq-t2i/Hair-Style_0_5",
+    "sfhq-t2i/Hair-Style_3_2",
+)
+OPEN = (
+    "sfhq/variability_expression_512_675",
+    "sfhq/variability_expression_512_1339",
+    "sfhq/sample_4x8_31_2749",
+    "sfhq-t2i/Age_1_0",
+    "sfhq-t2i/Age_x_Ethnicity-x-Sex-1_0_3",
+    "sfhq-t2i/Background-Color_4_4",
+    "sfhq-t2i/Ethnicity-x-Age-2_0_0",
+    "sfhq-t2i/Expression_0_1",
+    "sfhq-t2i/Expression_0_8",
+    "sfhq-t2i/Expression_1_0",
+    "sfhq-t2i/Expression_x_Sex_1_4",
+    "sfhq-t2i/Expression_x_Sex_1_6",
+    "sfhq-t2i/Hair_Color_5_2",
+)
+"""Frontal, in even light, with inner lips where the landmarks say; of "folder/name" as portraits.read names them."""
+
+FULL_BEARD = "sfhq-t2i/Facial-Features_3_3"
+"""Frontal, with strands that can be told apart from ear to ear."""
+
+CHOSEN = (*SMILES, *OPEN, FULL_BEARD)
+
+_TEETH = 70  # percentile of an opening's brightness above which its pixels are taken for teeth
+_TEETH_COLOUR = np.array([1.04, 0.995, 0.915])  # over its brightness, in light that has no colour; skin's cast left in
+_BALANCED = 0.8  # of the way to that: people's teeth differ
+_BLURS = np.array([0.0, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0])
+
+
+@dataclass(frozen=True)
+class _Portrait:
+    """A portrait in its frame: landmarks (68, 2) in the frame's pixels, the frame at DETAIL_FRAME_SIZE and larger."""
+
+    landmarks: np.ndarray
+    face: np.ndarray
+    large: np.ndarray
+
+    def part(self, crop: Crop) -> np.ndarray:
+        x, y, width, height = (crop.scale * side for side in crop.box)
+        return self.large[y : y + height, x : x + width]
+
+
+def collect(portraits: Mapping[str, np.ndarray], canonical: np.ndarray, folder: Path) -> None:
+    """Write portraits/pictures.safetensors and the pictures beside it. `portraits`: name -> (H, W, 3) uint8."""
+    (folder / "mouths").mkdir(parents=True, exist_ok=True)
+    chosen = [_aligned(portraits[name], canonical) for name in (*SMILES, *OPEN)]
+    names = [name.replace("/", "-") for name in (*SMILES, *OPEN)]
+    contours = [[(curve(p.landmarks[list(i)]) - CROP.box[:2]) * CROP.scale for i in (UPPER, LOWER)] for p in chosen]
+    lights = [light_on(p.face, _hull(p.landmarks)) for p in chosen]
+    blurred = [[fineness(cv2.GaussianBlur(p.face, (0, 0), max(blur, 0.01))) for blur in _BLURS] for p in chosen]
+    for name, portrait, sides in zip(names, chosen, contours, strict=True):
+        _save(_balanced(portrait.part(CROP), sides), folder / "mouths" / f"{name}.jpg")
+    bearded = _aligned(portraits[FULL_BEARD], canonical)
+    _save(bearded.part(BEARD), folder / "beard.jpg")
+    arrays = {
+        "upper": np.stack([upper for upper, _ in contours]),
+        "lower": np.stack([lower for _, lower in contours]),
+        "light": np.array([light.mean() for light in lights]),
+        "smiling": np.arange(len(names)) < len(SMILES),
+        "beard": bearded.landmarks,
+        "skin": np.mean([light / light.mean() for light in lights], axis=0),
+        "blurs": _BLURS,
+        "fineness": np.median(blurred, axis=0),
+    }
+    save_file(
+        {key: np.ascontiguousarray(array, dtype=np.float32) for key, array in arrays.items()},
+        folder / "pictures.safetensors",
+        metadata={"names": json.dumps(names)},
+    )
+
+
+def _aligned(photo: np.ndarray, canonical: np.ndarray) -> _Portrait:
+    (found, *_) = find_largest(photo, canonical)
+    frame = align(found.landmarks, canonical).of_size(DETAIL_FRAME_SIZE)
+    face, large = (
+        cut(photo, frame.of_size(size))[0].permute(1, 2, 0).numpy()
+        for size in (DETAIL_FRAME_SIZE, DETAIL_FRAME_SIZE * CROP.scale)
+    )
+    return _Portrait(find_landmarks(photo, frame), face, large)
+
+
+def _hull(landmarks: np.ndarray) -> np.ndarray:
+    hull = np.zeros((DETAIL_FRAME_SIZE, DETAIL_FRAME_SIZE), dtype=np.uint8)
+    cv2.fillConvexPoly(hull, cv2.convexHull(np.rint(landmarks[: INNER_LIPS.start]).astype(np.int32)), 1)
+    return hull
+
+
+def _save(picture: np.ndarray, path: Path) -> None:
+    Image.fromarray(np.rint(255 * np.clip(picture, 0, 1)).astype(np.uint8)).save(path, quality=92)
+
+
+def _balanced(mouth: np.ndarray, sides: list[np.ndarray]) -> np.ndarray:
+    """A mouth's picture with its teeth in the colour of teeth; their brightness stays."""
+    inside = np.zeros(mouth.shape[:2], dtype=np.uint8)
+    cv2.fillPoly(inside, [np.rint(np.vstack([sides[0], sides[1][::-1]])).astype(np.int32)], 1)
+    colours = mouth[inside > 0]
+    light = colours.mean(axis=1)
+    teeth = colours[light > np.percentile(light, _TEETH)].mean(axis=0)
+    gain = (_TEETH_COLOUR / _TEETH_COLOUR.mean() * teeth.mean() / np.maximum(teeth, 0.02)) ** _BALANCED
+    return np.asarray(mouth * gain / gain.mean())
