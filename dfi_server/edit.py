@@ -265,7 +265,7 @@ class Editor:
         return state
 
     def _kept(self, kept: Tensor | None) -> Tensor | None:
-        """What of this solver's frame must stay: what an expression has moved; for the detailer all but the eyes too."""
+        """What of this solver's frame must stay: what an expression has moved; for the detailer all but the eyes."""
         size = self.store.info.frame_size
         if kept is not None:
             kept = F.interpolate(kept, (size, size), mode="area")

@@ -27,6 +27,7 @@ from dfi_server.service.worker_process import Command, commands
 from dfi_server.vectors import build, lfw
 
 LFW_LIMIT = 300
+FACES = Path(__file__).parent / "support" / "faces"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -91,6 +92,18 @@ def dfi(tiny_home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 def portrait() -> np.ndarray:
     """The bundled sample, (512, 512, 3): one face, some 110 pixels tall."""
     return disk.read(paths.SAMPLE).pixels
+
+
+@pytest.fixture(scope="session")
+def closed() -> np.ndarray:
+    """A sharp face, 600 pixels tall, with its mouth closed."""
+    return disk.read(FACES / "closed.jpg").pixels
+
+
+@pytest.fixture(scope="session")
+def toothy() -> np.ndarray:
+    """Another one, showing teeth."""
+    return disk.read(FACES / "smiling.jpg").pixels
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from dfi_server.face.portraits import CROP, Mouth
 from dfi_server.photo.pixels import Patch, Pixels, brightness, from_unit, to_unit
 from dfi_server.photo.tone import tone_of
 
-_CROPPED = 1.6  # times as tall as its gap may a mouth be: what is more goes under the upper lip, the rest is compressed
+_CROPPED = 1.6  # times as tall as its gap may a mouth be: what is more goes under a lip, the rest is compressed
 _STRETCHED = 1.8  # times as wide open as before may an open mouth be and keep what is in it
 _MARGIN = 8  # frame pixels around the gap
 _EDGE = 0.65  # frame pixels: the blur of the gap's edge
@@ -168,7 +168,9 @@ def _fitted(mouth: Mouth, along: np.ndarray, deep: np.ndarray, gap: Gap, scale: 
     """The mouth's picture at places of a gap, (H, W, 3). `scale`: photo pixels per frame pixel of the gap."""
     own = Gap(mouth.upper, mouth.lower)
     part = min(1.0, cropped * gap.height / max(own.height, 1e-3))
-    deep = 1 - part * (1 - np.clip(deep, -0.1, 1.1))
+    deep = np.clip(deep, -0.1, 1.1)
+    # a smile lowers the upper lip over its teeth, down to their edges; a mouth that opens shows them from above
+    deep = 1 - part * (1 - deep) if mouth.smiling else part * deep
     along = np.clip(along, 0, 1)
     upper, lower = own.sides(along)
     corner, width, across, down = own.axes()

@@ -21,33 +21,22 @@ from dfi_server.face.portraits import BEARD, CROP, Crop, fineness
 SMILES = (
     "sfhq/sample_3x6_684_620",
     "sfhq/sample_3x6_684_1229",
-    "sfhq/sample_4x8_1486_11",
-    "sfhq/sample_3x6_1330_2447",
     "sfhq/variability_expression_878_343",
-    "sfhq/variability_expression_878_2003",
     "sfhq/variability_expression_878_2667",
-    "sfhq/variability_expression_878_3331",
     "sfhq-t2i/Background_3_0",
-    "sfhq-t2i/Expression_2_5",
-    "sfhq-t2i/Expression_2_6",
     "sfhq-t2i/Expression_2_8",
     "sfhq-t2i/Expression_2_9",
-    "sfhq-t2i/Expression_x_Sex_2_2",
     "sfhq-t2i/Facial-Hair_5_3",
     "sfhq-t2i/Hair-Style_0_5",
     "sfhq-t2i/Hair-Style_3_2",
 )
 OPEN = (
-    "sfhq/variability_expression_512_675",
     "sfhq/variability_expression_512_1339",
     "sfhq/sample_4x8_31_2749",
-    "sfhq-t2i/Age_1_0",
-    "sfhq-t2i/Age_x_Ethnicity-x-Sex-1_0_3",
     "sfhq-t2i/Background-Color_4_4",
     "sfhq-t2i/Ethnicity-x-Age-2_0_0",
     "sfhq-t2i/Expression_0_1",
     "sfhq-t2i/Expression_0_8",
-    "sfhq-t2i/Expression_1_0",
     "sfhq-t2i/Expression_x_Sex_1_4",
     "sfhq-t2i/Expression_x_Sex_1_6",
     "sfhq-t2i/Hair_Color_5_2",
@@ -61,6 +50,8 @@ CHOSEN = (*SMILES, *OPEN, FULL_BEARD)
 
 _TEETH = 70  # percentile of an opening's brightness above which its pixels are taken for teeth
 _TEETH_COLOUR = np.array([1.04, 0.995, 0.915])  # over its brightness, in light that has no colour; skin's cast left in
+_TEETH_LIGHT = 80  # the same percentile for their brightness, which is about that of well lit skin
+_TRUST, _SOME = 0.8, 0.6  # how far that tells the light; below this part of the skin's there are no teeth to speak of
 _BALANCED = 0.8  # of the way to that: people's teeth differ
 _BLURS = np.array([0.0, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0])
 
@@ -86,14 +77,16 @@ def collect(portraits: Mapping[str, np.ndarray], canonical: np.ndarray, folder: 
     contours = [[(curve(p.landmarks[list(i)]) - CROP.box[:2]) * CROP.scale for i in (UPPER, LOWER)] for p in chosen]
     lights = [light_on(p.face, _hull(p.landmarks)) for p in chosen]
     blurred = [[fineness(cv2.GaussianBlur(p.face, (0, 0), max(blur, 0.01))) for blur in _BLURS] for p in chosen]
-    for name, portrait, sides in zip(names, chosen, contours, strict=True):
-        _save(_balanced(portrait.part(CROP), sides), folder / "mouths" / f"{name}.jpg")
+    for name, portrait, sides, light in zip(names, chosen, contours, lights, strict=True):
+        _save(_balanced(portrait.part(CROP), sides, light.mean()), folder / "mouths" / f"{name}.jpg")
     bearded = _aligned(portraits[FULL_BEARD], canonical)
     _save(bearded.part(BEARD), folder / "beard.jpg")
     arrays = {
         "upper": np.stack([upper for upper, _ in contours]),
         "lower": np.stack([lower for _, lower in contours]),
-        "light": np.array([light.mean() for light in lights]),
+        "light": np.array(
+            [_light(skin.mean(), p.part(CROP), sides) for skin, p, sides in zip(lights, chosen, contours, strict=True)]
+        ),
         "smiling": np.arange(len(names)) < len(SMILES),
         "beard": bearded.landmarks,
         "skin": np.mean([light / light.mean() for light in lights], axis=0),
@@ -127,12 +120,26 @@ def _save(picture: np.ndarray, path: Path) -> None:
     Image.fromarray(np.rint(255 * np.clip(picture, 0, 1)).astype(np.uint8)).save(path, quality=92)
 
 
-def _balanced(mouth: np.ndarray, sides: list[np.ndarray]) -> np.ndarray:
-    """A mouth's picture with its teeth in the colour of teeth; their brightness stays."""
-    inside = np.zeros(mouth.shape[:2], dtype=np.uint8)
-    cv2.fillPoly(inside, [np.rint(np.vstack([sides[0], sides[1][::-1]])).astype(np.int32)], 1)
-    colours = mouth[inside > 0]
+def _light(light: float, mouth: np.ndarray, sides: list[np.ndarray]) -> float:
+    """How bright the light was: mostly as teeth tell it where there are some, for they differ less than skin does."""
+    inside = _inside(mouth, sides).mean(axis=1)
+    teeth = float(np.percentile(inside, _TEETH_LIGHT))
+    return light ** (1 - _TRUST) * teeth**_TRUST if teeth > _SOME * light else light
+
+
+def _balanced(mouth: np.ndarray, sides: list[np.ndarray], light_around: float) -> np.ndarray:
+    """A mouth's picture with its teeth, where it shows some, in the colour of teeth; their brightness stays."""
+    colours = _inside(mouth, sides)
+    if np.percentile(colours.mean(axis=1), _TEETH_LIGHT) < _SOME * light_around:
+        return mouth
     light = colours.mean(axis=1)
     teeth = colours[light > np.percentile(light, _TEETH)].mean(axis=0)
     gain = (_TEETH_COLOUR / _TEETH_COLOUR.mean() * teeth.mean() / np.maximum(teeth, 0.02)) ** _BALANCED
     return np.asarray(mouth * gain / gain.mean())
+
+
+def _inside(mouth: np.ndarray, sides: list[np.ndarray]) -> np.ndarray:
+    """The colours between a mouth's inner contours, (N, 3)."""
+    inside = np.zeros(mouth.shape[:2], dtype=np.uint8)
+    cv2.fillPoly(inside, [np.rint(np.vstack([sides[0], sides[1][::-1]])).astype(np.int32)], 1)
+    return np.asarray(mouth[inside > 0])

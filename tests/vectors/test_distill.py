@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from support.tiny import TINY_ATTRIBUTES, drawn_face, tiny_weights, write_tiny_lfw
 
+from dfi_server.face import layout
 from dfi_server.solver import vgg
 from dfi_server.vectors import distill
 from dfi_server.vectors.distill import BATCH, CROP
