@@ -31,17 +31,12 @@ SMILES = (
     "sfhq-t2i/Hair-Style_3_2",
 )
 OPEN = (
-    "sfhq/variability_expression_512_1339",
     "sfhq/sample_4x8_31_2749",
     "sfhq-t2i/Background-Color_4_4",
-    "sfhq-t2i/Ethnicity-x-Age-2_0_0",
-    "sfhq-t2i/Expression_0_1",
-    "sfhq-t2i/Expression_0_8",
-    "sfhq-t2i/Expression_x_Sex_1_4",
     "sfhq-t2i/Expression_x_Sex_1_6",
     "sfhq-t2i/Hair_Color_5_2",
 )
-"""Frontal, in even light, with inner lips where the landmarks say; of "folder/name" as portraits.read names them."""
+"""Frontal, in even light, with inner lips where the landmarks say, and upper teeth; named as portraits.py reads them."""
 
 FULL_BEARD = "sfhq-t2i/Facial-Features_3_3"
 """Frontal, with strands that can be told apart from ear to ear."""
