@@ -77,13 +77,14 @@ def express(photo: Pixels, frame: Frame, alphas: Mapping[str, float], portraits:
     change = Change(_to_tensor(motion), torch.zeros_like(image), _to_tensor(place[..., None]))
     patch = paste(photo, frame, image, change)
     gap, was = (mouths.Gap(curve(lips.upper), curve(lips.lower)) for lips in (after, before))
-    if after.is_open and before.is_open and mouths.can_keep_own(was, gap):
-        patch = mouths.fill(photo, patch, frame, gap, mouths.own_mouth(photo, frame, was), 0, None, is_own=True)
+    light = mouths.light_on(face, _hull(landmarks[: INNER_LIPS.start]))
+    brightest = float(light.mean())
+    if after.is_open and before.is_open and mouths.shows_something(was):
+        own = mouths.own_mouth(photo, frame, was, brightest)
+        patch = mouths.fill(photo, patch, frame, gap, own, 0, None, is_own=True)
     elif after.is_open:
         # chosen for a fixed strength, so that the teeth stay the same as the strength changes
         usual = _moved_lips(before, landmarks, _landmark_shift(_of_usual_strength(alphas), portraits))
-        light = mouths.light_on(face, _hull(landmarks[: INNER_LIPS.start]))
-        brightest = float(light.mean())
         mouth = mouths.choose(
             portraits.mouths,
             mouths.Gap(curve(usual.upper), curve(usual.lower)),

@@ -19,7 +19,9 @@ from dfi_server.photo.pixels import Patch, Pixels, brightness, from_unit, to_uni
 from dfi_server.photo.tone import tone_of
 
 _CROPPED = 1.6  # times as tall as its gap may a mouth be: what is more goes under a lip, the rest is compressed
-_STRETCHED = 1.8  # times as wide open as before may an open mouth be and keep what is in it
+_STRETCHED = 1.6  # times as tall as before an open mouth's own teeth may get; below them it is dark
+_LEAST_OWN = 0.04  # height over width of a mouth that is open enough to show what is in it
+_DARK = np.array([0.16, 0.08, 0.07])  # of a mouth, in units of white
 _MARGIN = 8  # frame pixels around the gap
 _EDGE = 0.65  # frame pixels: the blur of the gap's edge
 _SHADE, _SHADE_DEPTH = 0.45, 1.5  # how much darker it is at the lips, and how many frame pixels far in
@@ -106,7 +108,7 @@ def fill(
     places = np.stack(np.meshgrid(np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5), axis=-1)
     to_frame = frame.inverse()
     along, deep = _chart(gap, places @ to_frame[:, :2].T + to_frame[:, 2])
-    inside = _fitted(mouth, along, deep, gap, frame.scale, 1.0 if is_own else _CROPPED)
+    inside = _fitted(mouth, along, deep, gap, frame.scale, is_own)
     if blur > 0:
         inside = cv2.GaussianBlur(inside, (0, 0), max(blur * frame.scale, 0.1))
     mask = np.zeros(moved.shape[:2], dtype=np.uint8)
@@ -129,19 +131,19 @@ def fill(
     return Patch(patch.x, patch.y, pixels, cover)
 
 
-def own_mouth(photo: Pixels, frame: Frame, gap: Gap) -> Mouth:
+def own_mouth(photo: Pixels, frame: Frame, gap: Gap, light: float) -> Mouth:
     """What the photo shows in an open mouth, at the photo's own resolution up to twice that of portraits' mouths."""
     scale = float(np.clip(frame.scale, 1, 2 * CROP.scale))
     x, y, width, height = CROP.box
     to_frame = np.array([[1 / scale, 0, x], [0, 1 / scale, y], [0, 0, 1]])
     image = warp(photo, frame.matrix @ to_frame, (round(width * scale), round(height * scale)))
     image = np.broadcast_to(image, (*image.shape[:2], 3))
-    return Mouth(image, (gap.upper - (x, y)) * scale, (gap.lower - (x, y)) * scale, 1.0, False)
+    return Mouth(image, (gap.upper - (x, y)) * scale, (gap.lower - (x, y)) * scale, light, False)
 
 
-def can_keep_own(before: Gap, after: Gap) -> bool:
-    """Whether what an open mouth shows is enough for what it is to show."""
-    return after.height <= _STRETCHED * before.height
+def shows_something(gap: Gap) -> bool:
+    """Whether an open mouth is open enough to go on with what it shows."""
+    return gap.height > _LEAST_OWN
 
 
 def light_on(face: np.ndarray, region: np.ndarray) -> np.ndarray:
@@ -164,13 +166,17 @@ def _chart(gap: Gap, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return along, ((places - corner) @ down / width - upper) / np.maximum(lower - upper, 1e-3)
 
 
-def _fitted(mouth: Mouth, along: np.ndarray, deep: np.ndarray, gap: Gap, scale: float, cropped: float) -> np.ndarray:
+def _fitted(mouth: Mouth, along: np.ndarray, deep: np.ndarray, gap: Gap, scale: float, is_own: bool) -> np.ndarray:
     """The mouth's picture at places of a gap, (H, W, 3). `scale`: photo pixels per frame pixel of the gap."""
+    cropped, stretched = (1.0, _STRETCHED) if is_own else (_CROPPED, math.inf)
     own = Gap(mouth.upper, mouth.lower)
-    part = min(1.0, cropped * gap.height / max(own.height, 1e-3))
+    taller = gap.height / max(own.height, 1e-3)
+    part = min(1.0, cropped * taller)
     deep = np.clip(deep, -0.1, 1.1)
     # a smile lowers the upper lip over its teeth, down to their edges; a mouth that opens shows them from above
-    deep = 1 - part * (1 - deep) if mouth.smiling else part * deep
+    deep = 1 - part * (1 - deep) if mouth.smiling else part * max(1.0, taller / stretched) * deep
+    below = np.clip((deep - 0.95) / 0.1, 0, 1)[..., None]
+    deep = np.minimum(deep, 1.1)
     along = np.clip(along, 0, 1)
     upper, lower = own.sides(along)
     corner, width, across, down = own.axes()
@@ -180,4 +186,7 @@ def _fitted(mouth: Mouth, along: np.ndarray, deep: np.ndarray, gap: Gap, scale: 
     if shrunk < 1:  # low-pass before sampling more coarsely
         image = cv2.GaussianBlur(image, (0, 0), 0.4 / shrunk)
     x, y = (places[..., k].astype(np.float32) - 0.5 for k in (0, 1))
-    return np.clip(cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), 0, 1)
+    shown = cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    if taller > stretched:
+        shown = shown + below * (_DARK * mouth.light - shown)
+    return np.clip(shown, 0, 1)

@@ -36,7 +36,7 @@ OPEN = (
     "sfhq-t2i/Expression_x_Sex_1_6",
     "sfhq-t2i/Hair_Color_5_2",
 )
-"""Frontal, in even light, with inner lips where the landmarks say, and upper teeth; named as portraits.py reads them."""
+"""Frontal, in even light, with inner lips where the landmarks say, and upper teeth; named as in portraits.py."""
 
 FULL_BEARD = "sfhq-t2i/Facial-Features_3_3"
 """Frontal, with strands that can be told apart from ear to ear."""
