@@ -112,7 +112,7 @@ def _features(frames: list[np.ndarray], network: vgg.VGGFeatures) -> Tensor:
     """relu4_1 and relu5_1 of frames as soft as LFW's, pooled, each of unit length, (N, F)."""
     rows = []
     for frame in frames:
-        image = torch.from_numpy(frame).permute(2, 0, 1).unsqueeze(0) / 255
+        image = torch.from_numpy(frame.copy()).permute(2, 0, 1).unsqueeze(0) / 255
         small = F.interpolate(image, size=layout.FRAME_SIZE, mode="area")
         _, relu4_1, relu5_1 = network(soften(small).to(network.mean.device))
         pooled = (F.adaptive_avg_pool2d(relu4_1.float(), _POOL4), F.adaptive_avg_pool2d(relu5_1.float(), _POOL5))
