@@ -32,7 +32,7 @@ _REFINEMENT = 0.175  # see _refinement
 _LEAST_SPAN = 240  # photo pixels across the smallest frame with detail that LFW's photos lack
 _FINE = {
     "eyeglasses": 1.0,
-    "sunglasses": 1.7,
+    "sunglasses": 1.5,
     "bushy_eyebrows": 1.0,
 }  # times alpha, what portraits' vectors are good at
 _FROM_THE_PHOTO = ("eyeglasses",)  # on top of a coarse pair, a fine one would be a second pair
