@@ -71,14 +71,15 @@ def fineness(faces: list[np.ndarray], attribute: str) -> np.ndarray:
     return np.asarray(np.exp(np.mean([np.log(energy(f, painted) / energy(f, other)) for f in faces], axis=0)))
 
 
-def people(archive: Path, count: int) -> tuple[list[Person], dict[str, list[Person]]]:
-    """Those to edit: held out, mouth closed, no glasses; and those with real smiles and real glasses."""
+def people(archive: Path, count: int, with_real: bool = True) -> tuple[list[Person], dict[str, list[Person]]]:
+    """Those to edit: held out, mouth closed, no glasses; and, if wanted, those with real smiles and real glasses."""
     canonical = Editor("starter", "cpu").store.canonical_landmarks
     plain: list[Person] = []
     real: dict[str, list[Person]] = {"smiling": [], "eyeglasses": []}
     for name, photo in tqdm(read_portraits(archive), unit="portrait", desc="portraits"):
         glasses = name.startswith(GLASSES)
-        if name in CHOSEN or not (glasses or is_held_out(name) or name.startswith("sfhq-t2i/Expression")):
+        is_real = with_real and (glasses or name.startswith("sfhq-t2i/Expression"))
+        if name in CHOSEN or not (is_real or is_held_out(name)):
             continue
         found = find_largest(photo, canonical)
         frame = align(found[0].landmarks, canonical).of_size(DETAIL_FRAME_SIZE) if found else None

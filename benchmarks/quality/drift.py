@@ -45,7 +45,7 @@ def main() -> None:
     names = [next(iter(alphas)) for alphas in settings]
     judges = Judges(names, dict(lfw.read_photos(options.lfw)), lfw.read_attributes(options.attributes))
     editor = Editor(options.store)
-    chosen, _ = people(options.portraits, options.people)
+    chosen, _ = people(options.portraits, options.people, with_real=False)
     print("| edit | engine | appears | age, years | P(male) | identity |\n|---|---|---|---|---|---|")
     for alphas, name in zip(settings, names, strict=True):
         for engine in ("without portraits", "now"):
