@@ -54,11 +54,14 @@ class Window:
         height, width = self.size
         return len(range(height)[self.rows]) * len(range(width)[self.columns]) / (height * width)
 
+    def in_image(self, part: Tensor) -> Tensor:
+        """The window's pixels in an image that is 0 around them."""
+        height, width = self.size
+        return F.pad(part, (self.columns.start, width - self.columns.stop, self.rows.start, height - self.rows.stop))
+
     def whole(self, change: Change) -> Change:
         """A change of the window as one of the image."""
-        height, width = self.size
-        sides = (self.columns.start, width - self.columns.stop, self.rows.start, height - self.rows.stop)
-        return Change(*(F.pad(part, sides) for part in (change.motion, change.residual, change.place)))
+        return Change(*(self.in_image(part) for part in (change.motion, change.residual, change.place)))
 
     def of_features(self, layers: vgg.Features) -> vgg.Features:
         """The same part of relu3_1, relu4_1 and relu5_1, which are 4, 8 and 16 times coarser."""

@@ -69,6 +69,12 @@ class Solution:
         """A guess for a shift `factor` times as long: the change grows with it."""
         return Solution(factor * self.point, self.pairs, self.window)
 
+    def within(self, window: Window) -> "Solution":
+        """The same for another part of the image, as far as the two overlap."""
+        if window == self.window:
+            return self
+        return Solution(window.of_image(self.window.in_image(self.point)), (), window)
+
 
 class FeatureLoss(nn.Module):
     """Squared distance to phi + shift, each layer in units of the photo's own energy in that layer.
@@ -115,7 +121,7 @@ def reconstruct(
     """Change `image` until its features are those of the photo plus shift(features).
 
     `image`: (1, 3, H, W) float32 in [0, 1] on the network's device; it is the photo x of the paper, and the start,
-    unless `start` is given: the solution for a similar shift of the same image. One for another part of it is ignored.
+    unless `start` is given: the solution for a similar shift of the same image, as far as both are about the same part.
     `tolerance`: the solve ends before `iterations` when the last _RECENT of them brought less than this part of the
     objective's whole decrease, so that an attribute that is quick to come costs no more than it needs.
     `everywhere`: the whole image may change, as in the paper, not only where the shift acts.
@@ -150,7 +156,7 @@ def reconstruct(
         solution = Solution(solver.point, tuple(solver.pairs), window)
         return Iteration(iteration, solver.evaluations, solver.loss, image, solution, unknowns)
 
-    warm = start if start and start.window == window else Solution(unknowns.start(), (), window)
+    warm = start.within(window) if start else Solution(unknowns.start(), (), window)
     solver = LBFGS(objective, warm.point, first_step=_FIRST_STEP, pairs=warm.pairs)
     last = state(0)
     losses = [last.loss]
