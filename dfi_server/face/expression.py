@@ -93,7 +93,8 @@ def express(photo: Pixels, frame: Frame, alphas: Mapping[str, float], portraits:
         )
         cast = np.clip((light / brightest / portraits.skin) ** _CAST, 1 / _MOST_CAST, _MOST_CAST)
         blur = blur_of(face, portraits)
-        patch = mouths.fill(photo, patch, frame, gap, mouth, blur, brightest / mouth.light * cast, is_own=False)
+        gain = mouths.TEETH * brightest / mouth.light * cast
+        patch = mouths.fill(photo, patch, frame, gap, mouth, blur, gain, is_own=False)
     kept = _hull(np.vstack([(landmarks + shift)[OUTER_LIPS], gap.upper, gap.lower]))
     kept = cv2.dilate(kept, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _AROUND + 1,) * 2))
     return Expression(patch, cv2.GaussianBlur(kept, (0, 0), _AROUND / 2))
