@@ -176,13 +176,15 @@ class Editor:
                     moved = layers.photo
                     for stage, alphas in self._shares(frame, settings[i], kept is not None).items():
                         start = starts.get(stage) if refined else None
+                        finishes = stage is not self and bool(alphas.keys() - _FROM_THE_PHOTO)
+                        full = most(stage, False) // (2 if finishes else 1)
                         state = stage._solve(
                             layers,
                             frame,
                             alphas,
                             kept,
-                            moved if stage is not self and alphas.keys() - _FROM_THE_PHOTO else None,
-                            iterations=_refinement(start.iterations) if start else most(stage, False),
+                            moved if finishes else None,
+                            iterations=_refinement(start.iterations) if start else full,
                             tolerance=0.0 if start else tolerance,
                             start=start.solution.times(_length(alphas) / start.length) if start else None,
                             callback=report,
