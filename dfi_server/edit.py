@@ -222,8 +222,9 @@ class Editor:
         coarse = dict(alphas)
         if moved and _is_large(frame) and load_portraits():
             coarse |= {name: SOLVED.get(name, 0.0) * coarse[name] for name in EXPRESSIONS if name in coarse}
-        detailer = self._detailer if _is_large(frame) else None
-        fine = {name: gain * coarse[name] for name, gain in _FINE.items() if detailer and coarse.get(name, 0.0) > 0}
+        fine = {name: gain * coarse[name] for name, gain in _FINE.items() if coarse.get(name, 0.0) > 0}
+        detailer = self._detailer if fine and _is_large(frame) else None  # loaded when it is needed
+        fine = fine if detailer else {}
         coarse = {name: alpha for name, alpha in coarse.items() if name not in fine or name not in _FROM_THE_PHOTO}
         shares = {self: coarse, detailer: fine}
         return {stage: share for stage, share in shares.items() if stage and any(share.values())}

@@ -23,7 +23,7 @@ from dfi_server import edit
 from dfi_server.commands.contact_sheet import contact_sheet
 from dfi_server.edit import Editor
 from dfi_server.face.find import align, find_largest
-from dfi_server.face.frame import Frame, cut
+from dfi_server.face.frame import Frame, seen
 from dfi_server.face.landmarks import find_landmarks
 from dfi_server.face.layout import DETAIL_FRAME_SIZE
 from dfi_server.face.lips import openness
@@ -53,7 +53,7 @@ class Person:
 
     def seen(self, photo: Pixels) -> np.ndarray:
         """(400, 400, 3) in [0, 1]."""
-        return np.asarray(cut(photo, self.frame)[0].permute(1, 2, 0).numpy())
+        return seen(photo, self.frame)
 
 
 def energy(face: np.ndarray, part: tuple[slice, slice]) -> np.ndarray:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
-from dfi_server.face.frame import Frame, cut, sample
+from dfi_server.face.frame import Frame, sample, seen
 from dfi_server.face.landmarks import JAW, OUTER_LIPS, find_landmarks
 from dfi_server.face.layout import DETAIL_FRAME_SIZE
 from dfi_server.face.portraits import BEARD, Portraits, blur_of
@@ -39,8 +39,8 @@ def grow(before: Pixels, after: Pixels, frame: Frame, portraits: Portraits) -> P
     """Strands where `after` is darker than `before`, the photo without its beard; None where it is nowhere."""
     frame = frame.of_size(DETAIL_FRAME_SIZE)
     landmarks = find_landmarks(before, frame)
-    face = cut(before, frame)[0].permute(1, 2, 0).numpy()
-    cover = _cover(face, cut(after, frame)[0].permute(1, 2, 0).numpy(), landmarks)
+    face = seen(before, frame)
+    cover = _cover(face, seen(after, frame), landmarks)
     left, top, across, down = cv2.boundingRect((cover > 0).astype(np.uint8))
     x, y, width, height = frame.bounds((after.shape[1], after.shape[0]), (left, top, across, down))
     if not (width and height):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dfi_server.face import mouths
 from dfi_server.face.frame import Frame, cut
-from dfi_server.face.landmarks import INNER_LIPS, OUTER_LIPS, find_landmarks
+from dfi_server.face.landmarks import INNER_LIPS, OUTER_LIPS, find_landmarks, hull
 from dfi_server.face.layout import DETAIL_FRAME_SIZE
 from dfi_server.face.lips import LOWER, UPPER, Lips, curve, find_lips
 from dfi_server.face.paste import paste
@@ -77,7 +77,7 @@ def express(photo: Pixels, frame: Frame, alphas: Mapping[str, float], portraits:
     change = Change(_to_tensor(motion), torch.zeros_like(image), _to_tensor(place[..., None]))
     patch = paste(photo, frame, image, change)
     gap, was = (mouths.Gap(curve(lips.upper), curve(lips.lower)) for lips in (after, before))
-    light = mouths.light_on(face, _hull(landmarks[: INNER_LIPS.start]))
+    light = mouths.light_on(face, hull(landmarks[: INNER_LIPS.start]))
     brightest = float(light.mean())
     if after.is_open and before.is_open and mouths.shows_something(was):
         own = mouths.own_mouth(photo, frame, was, brightest)
@@ -95,7 +95,7 @@ def express(photo: Pixels, frame: Frame, alphas: Mapping[str, float], portraits:
         blur = blur_of(face, portraits)
         gain = mouths.TEETH * brightest / mouth.light * cast
         patch = mouths.fill(photo, patch, frame, gap, mouth, blur, gain, is_own=False)
-    kept = _hull(np.vstack([(landmarks + shift)[OUTER_LIPS], gap.upper, gap.lower]))
+    kept = hull(np.vstack([(landmarks + shift)[OUTER_LIPS], gap.upper, gap.lower]))
     kept = cv2.dilate(kept, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _AROUND + 1,) * 2))
     return Expression(patch, cv2.GaussianBlur(kept, (0, 0), _AROUND / 2))
 
@@ -165,13 +165,6 @@ def _border() -> np.ndarray:
         1,
     )
     return np.outer(side, side).astype(np.float32)
-
-
-def _hull(points: np.ndarray) -> np.ndarray:
-    """(H, W) float32: 1 in the convex hull of points."""
-    mask = np.zeros((DETAIL_FRAME_SIZE, DETAIL_FRAME_SIZE), dtype=np.float32)
-    cv2.fillConvexPoly(mask, cv2.convexHull(np.rint(points).astype(np.int32)), 1.0)
-    return mask
 
 
 def _to_tensor(layers: np.ndarray) -> Tensor:

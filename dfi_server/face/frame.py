@@ -92,6 +92,11 @@ def cut(photo: Pixels, frame: Frame) -> Tensor:
     return torch.from_numpy(face).permute(2, 0, 1).unsqueeze(0).expand(1, 3, -1, -1)
 
 
+def seen(photo: Pixels, frame: Frame) -> np.ndarray:
+    """The same as pixels, (size, size, 3) float32 in [0, 1]."""
+    return np.asarray(cut(photo, frame)[0].permute(1, 2, 0).numpy())
+
+
 def soften(image: Tensor) -> Tensor:
     """A frame (1, 3, size, size) as soft as LFW's photos, whose vectors expect that: what is finer goes.
 

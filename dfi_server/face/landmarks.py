@@ -7,6 +7,7 @@ convolutions (Huang et al., CVPR 2017; Chollet, CVPR 2017), 350,000 weights.
 import functools
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,13 @@ def find_landmarks(photo: Pixels, frame: Frame) -> np.ndarray:
     lit = in_good_light(chip, chip)
     points = _network(torch.from_numpy(255 * lit).float().permute(2, 0, 1).expand(3, -1, -1).unsqueeze(0))
     return np.asarray((points * side + (x, y)) * frame.size / layout.FRAME_SIZE)
+
+
+def hull(points: np.ndarray) -> np.ndarray:
+    """(H, W) float32: 1 in the convex hull of points (N, 2), in the pixels of a frame of layout.DETAIL_FRAME_SIZE."""
+    mask = np.zeros((layout.DETAIL_FRAME_SIZE, layout.DETAIL_FRAME_SIZE), dtype=np.float32)
+    cv2.fillConvexPoly(mask, cv2.convexHull(np.rint(points).astype(np.int32)), 1.0)
+    return mask
 
 
 @torch.no_grad()

@@ -2,8 +2,8 @@
 
 The network of landmarks.py places the inner lips of a closed mouth apart, by up to a fifth of its width. So the mouth
 is looked at once more, unrolled: a strip whose rows lead from the upper to the lower lip. Whether it is open is told by
-a ridge regression on that strip, learnt from LFW (vectors/portraits.py); where a closed one parts, by the darkest path
-from corner to corner.
+a ridge regression on that strip, learnt from LFW (vectors/expressions.py); where a closed one parts, by the darkest
+path from corner to corner.
 """
 
 from dataclasses import dataclass

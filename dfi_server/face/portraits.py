@@ -2,8 +2,9 @@
 
 portraits/landmarks.safetensors   "mean" (68, 2), "vector/smiling" (68, 2) and so on: frame pixels at 400 to a side,
                                   per standard deviation; "openness/..." (see lips.openness)
-portraits/mouths.safetensors      of the N mouths: contours, light; what blur does to eyes (see fineness)
+portraits/pictures.safetensors    of the N mouths: contours, light; the beard's landmarks; what blur does to eyes
 portraits/mouths/*.jpg            their pictures
+portraits/beard.jpg               that of the beard
 """
 
 import functools
@@ -17,6 +18,7 @@ import cv2
 import numpy as np
 import safetensors
 from PIL import Image
+from safetensors.numpy import load_file
 
 from dfi_server import paths
 from dfi_server.photo.pixels import Box, brightness, to_unit
@@ -108,8 +110,6 @@ def blur_of(face: np.ndarray, portraits: Portraits) -> float:
 
 
 def _read(folder: Path) -> Portraits:
-    from safetensors.numpy import load_file
-
     arrays = load_file(folder / "landmarks.safetensors")
     with safetensors.safe_open(folder / "pictures.safetensors", framework="numpy") as file:
         names: list[str] = json.loads(file.metadata()["names"])

@@ -147,17 +147,24 @@ def over(pixels: Pixels, first: Patch, second: Patch) -> Patch:
 
 
 class Layers:
-    """A photo and the patches laid over it one after the other: `photo` with all of them, `patch` the sum of them."""
+    """A photo and the patches laid over it one after the other; `patch` is the sum of them."""
 
     def __init__(self, photo: Pixels) -> None:
-        self.photo = photo
         self.patch = Patch(0, 0, photo[:0, :0], np.zeros((0, 0), np.uint8))
         self._original = photo
+        self._photo: Pixels | None = photo
+
+    @property
+    def photo(self) -> Pixels:
+        """The photo with all of them; a copy of it is made when asked for, which the last patch need not be."""
+        if self._photo is None:
+            self._photo = composite(self._original, self.patch)
+        return self._photo
 
     def add(self, patch: Patch) -> None:
         """Lay a patch that was made for `photo` over it."""
         self.patch = over(self._original, self.patch, patch) if self.patch.mask.size else patch
-        self.photo = composite(self.photo, patch)
+        self._photo = None
 
 
 def within(patch: Patch, box: Box) -> Patch:

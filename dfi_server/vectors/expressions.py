@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from dfi_server.face import layout
-from dfi_server.face.frame import Frame, cut
+from dfi_server.face.frame import Frame, seen
 from dfi_server.face.landmarks import find_landmarks
 from dfi_server.face.layout import DETAIL_FRAME_SIZE
 from dfi_server.face.lips import features
@@ -33,7 +33,7 @@ def learn(archive: Path, attribute_file: Path, progress: Callable[[int], None]) 
         landmarks = find_landmarks(photo, frame)
         values.append(table.rows[key])
         points.append(landmarks)
-        mouths.append(features(cut(photo, frame)[0].permute(1, 2, 0).numpy(), landmarks))
+        mouths.append(features(seen(photo, frame), landmarks))
         progress(len(values))
     rows, places = np.stack(values).astype(np.float32), np.stack(points)
     sums = build.Sums(table.names, "ridge", torch.device("cpu"))

@@ -11,8 +11,8 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from dfi_server.face.find import align, find_largest
-from dfi_server.face.frame import cut
-from dfi_server.face.landmarks import INNER_LIPS, find_landmarks
+from dfi_server.face.frame import seen
+from dfi_server.face.landmarks import INNER_LIPS, find_landmarks, hull
 from dfi_server.face.layout import DETAIL_FRAME_SIZE
 from dfi_server.face.lips import LOWER, UPPER, curve
 from dfi_server.face.mouths import light_on
@@ -70,7 +70,7 @@ def collect(portraits: Mapping[str, np.ndarray], canonical: np.ndarray, folder: 
     chosen = [_aligned(portraits[name], canonical) for name in (*SMILES, *OPEN)]
     names = [name.replace("/", "-") for name in (*SMILES, *OPEN)]
     contours = [[(curve(p.landmarks[list(i)]) - CROP.box[:2]) * CROP.scale for i in (UPPER, LOWER)] for p in chosen]
-    lights = [light_on(p.face, _hull(p.landmarks)) for p in chosen]
+    lights = [light_on(p.face, hull(p.landmarks[: INNER_LIPS.start])) for p in chosen]
     blurred = [[fineness(cv2.GaussianBlur(p.face, (0, 0), max(blur, 0.01))) for blur in _BLURS] for p in chosen]
     for name, portrait, sides, light in zip(names, chosen, contours, lights, strict=True):
         _save(_balanced(portrait.part(CROP), sides, light.mean()), folder / "mouths" / f"{name}.jpg")
@@ -98,17 +98,8 @@ def collect(portraits: Mapping[str, np.ndarray], canonical: np.ndarray, folder: 
 def _aligned(photo: np.ndarray, canonical: np.ndarray) -> _Portrait:
     (found, *_) = find_largest(photo, canonical)
     frame = align(found.landmarks, canonical).of_size(DETAIL_FRAME_SIZE)
-    face, large = (
-        cut(photo, frame.of_size(size))[0].permute(1, 2, 0).numpy()
-        for size in (DETAIL_FRAME_SIZE, DETAIL_FRAME_SIZE * CROP.scale)
-    )
+    face, large = (seen(photo, frame.of_size(size)) for size in (DETAIL_FRAME_SIZE, DETAIL_FRAME_SIZE * CROP.scale))
     return _Portrait(find_landmarks(photo, frame), face, large)
-
-
-def _hull(landmarks: np.ndarray) -> np.ndarray:
-    hull = np.zeros((DETAIL_FRAME_SIZE, DETAIL_FRAME_SIZE), dtype=np.uint8)
-    cv2.fillConvexPoly(hull, cv2.convexHull(np.rint(landmarks[: INNER_LIPS.start]).astype(np.int32)), 1)
-    return hull
 
 
 def _save(picture: np.ndarray, path: Path) -> None:

@@ -31,7 +31,7 @@ from dfi_server import paths
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.face import layout
 from dfi_server.face.find import align, find_largest
-from dfi_server.face.frame import cut, soften
+from dfi_server.face.frame import seen, soften
 from dfi_server.solver import vgg
 from dfi_server.vectors import build, expressions, lfw, model_card, pictures
 from dfi_server.vectors.build import FaceRow
@@ -86,7 +86,7 @@ def sharp_frames(archive: Path, canonical: np.ndarray, progress: Callable[[int],
         if found and found[0].score > _LEAST_SCORE:
             frame = align(found[0].landmarks, canonical)
             if frame.scale * frame.size > LEAST_SPAN:
-                sharp = cut(photo, frame.of_size(layout.DETAIL_FRAME_SIZE))[0].permute(1, 2, 0).numpy()
+                sharp = seen(photo, frame.of_size(layout.DETAIL_FRAME_SIZE))
                 aligned.append(Aligned(name, np.rint(255 * sharp).astype(np.uint8)))
     return aligned
 
