@@ -1,7 +1,6 @@
 """The one pipeline: a photo and {attribute: alpha} to edited pixels. Command line, server and tests all call it."""
 
 import functools
-import hashlib
 import logging
 import math
 import time
@@ -18,8 +17,9 @@ from torch import Tensor
 from dfi_server import paths
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.face import beard, layout
+from dfi_server.face.choice import FaceChooser
 from dfi_server.face.expression import EXPRESSIONS, SOLVED, express
-from dfi_server.face.find import Face, align, find_faces, find_largest, overlap
+from dfi_server.face.find import Face
 from dfi_server.face.frame import Frame, cut, soften
 from dfi_server.face.paste import paste
 from dfi_server.face.portraits import load_portraits
@@ -72,8 +72,7 @@ class Editor:
         self.store = open_store(store)
         self.device = vgg.choose_device(device)
         self.network = vgg.load(self.store.weights(), self.device)
-        self._seen: object = None  # the last photo, and its faces
-        self._faces: list[Face] = []
+        self._chooser = FaceChooser(self.store.canonical_landmarks)
 
     @property
     def store_name(self) -> str:
@@ -148,7 +147,7 @@ class Editor:
             check_alphas(alphas)
             self.store.check_names(list(alphas))
         _check_photo(photo)
-        frames = self._frames(photo, face, box)
+        frames = self._chooser.frames(photo, face, box)
         order = sorted(range(len(settings)), key=lambda i: -_length(settings[i]))
         alike = [False, *(_alike(settings[before], settings[i]) for before, i in pairwise(order))]
 
@@ -208,9 +207,10 @@ class Editor:
 
         Returns what of the frame must stay so, (1, 1, H, W) in [0, 1]; None where nothing was moved.
         """
-        portraits = load_portraits() if _is_large(frame) else None
-        expression = portraits and express(layers.photo, frame, alphas, portraits)
-        if not expression:
+        portraits = load_portraits() if _is_large(frame) and not set(EXPRESSIONS).isdisjoint(alphas) else None
+        if not portraits or not (seen := self._chooser.expressive(layers.photo, frame, portraits)):
+            return None
+        if not (expression := express(layers.photo, seen, alphas, portraits)):
             return None
         layers.add(expression.patch)
         return torch.from_numpy(expression.kept)[None, None].to(self.device)
@@ -291,41 +291,7 @@ class Editor:
     def faces(self, photo: Pixels, box: Box | None = None) -> list[Face]:
         """The faces of a photo, or those in a box of it, as `edit` numbers them. Raises DFIError as `edit` does."""
         _check_photo(photo)
-        return self._found(photo, box, find_faces)
-
-    def _found(self, photo: Pixels, box: Box | None, find: Callable[[Pixels, np.ndarray], list[Face]]) -> list[Face]:
-        """Those of a photo that was seen just before are remembered: an editor asks for edit after edit of the same."""
-        digest = hashlib.blake2b(np.ascontiguousarray(photo).data).digest()
-        seen = (digest, photo.shape, photo.dtype, find)
-        if self._seen != seen:
-            self._faces = find(photo, self.store.canonical_landmarks)
-            self._seen = seen
-        found = self._faces
-        return found if box is None else [each for each in found if overlap(each.box, box) > 0.5]
-
-    def _frames(self, photo: Pixels, face: FaceChoice, box: Box | None) -> list[Frame]:
-        """Where the chosen faces are. Raises DFIError(NO_FACE | BAD_BOX)."""
-        size = (photo.shape[1], photo.shape[0])
-        in_box = Frame.of_box(box, size) if box is not None else None
-        found = self._found(photo, box, find_largest if face == "largest" and box is None else find_faces)
-        if not found and in_box:
-            return [in_box]
-        if not found and size == (layout.PHOTO_SIZE, layout.PHOTO_SIZE):  # LFW's own size: its own layout
-            return [Frame.of_box(layout.FRAME_BOX, size)]
-        if not found:
-            raise DFIError(
-                ErrorCode.NO_FACE,
-                "No face was found in the photo: say where it is with a box around it, from hairline to throat and "
-                "ear to ear (--box X,Y,W,H on the command line, a selection in GIMP).",
-            )
-        if face == "largest":
-            found = found[:1]
-        elif face != "all":
-            if not 1 <= face <= len(found):
-                there = "one face" if len(found) == 1 else f"{len(found)} faces"
-                raise DFIError(ErrorCode.NO_FACE, f"There is no face {face}: the photo has {there}, numbered from 1.")
-            found = [found[face - 1]]
-        return [align(each.landmarks, self.store.canonical_landmarks) for each in found]
+        return self._chooser.faces(photo, box)
 
 
 @dataclass(frozen=True)

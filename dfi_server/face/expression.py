@@ -55,30 +55,52 @@ class Expression:
     kept: np.ndarray
 
 
-def express(photo: Pixels, frame: Frame, alphas: Mapping[str, float], portraits: Portraits) -> Expression | None:
-    """Give a face in a photo the expression that `alphas` asks for; None where that moves nothing, or no face is seen.
+@dataclass(frozen=True)
+class Expressive:
+    """A face that can be given an expression: what is seen of it, whatever alphas are.
 
-    The patch is the photo's own pixels, moved, with a mouth between the lips where they part.
+    `frame` is of DETAIL_FRAME_SIZE, `image` (1, 3, H, W) what it shows; `landmarks` (68, 2) and `lips` are in its
+    pixels. `light`: on the skin, as a colour (3,). `blur`: what makes a portrait's detail as fine as this face's.
     """
-    shift = _landmark_shift(alphas, portraits)
-    if np.abs(shift).max() < _LEAST:
-        return None
+
+    frame: Frame
+    image: Tensor
+    landmarks: np.ndarray
+    lips: Lips
+    light: np.ndarray
+    blur: float
+
+
+def look(photo: Pixels, frame: Frame, portraits: Portraits) -> Expressive | None:
+    """What an expression needs to know of a face; None where no face is seen in the frame."""
     frame = frame.of_size(DETAIL_FRAME_SIZE)
     landmarks = find_landmarks(photo, frame)
     if not _is_face(landmarks, portraits.mean_landmarks):
         return None
     image = cut(photo, frame)
     face = image[0].permute(1, 2, 0).numpy()
-    before = find_lips(face, landmarks, portraits.openness)
+    lips = find_lips(face, landmarks, portraits.openness)
+    light = mouths.light_on(face, hull(landmarks[: INNER_LIPS.start]))
+    return Expressive(frame, image, landmarks, lips, light, blur_of(face, portraits))
+
+
+def express(photo: Pixels, seen: Expressive, alphas: Mapping[str, float], portraits: Portraits) -> Expression | None:
+    """Give a face in a photo, `seen` by `look`, the expression that `alphas` asks for; None where that moves nothing.
+
+    The patch is the photo's own pixels, moved, with a mouth between the lips where they part.
+    """
+    shift = _landmark_shift(alphas, portraits)
+    if np.abs(shift).max() < _LEAST:
+        return None
+    frame, landmarks, before = seen.frame, seen.landmarks, seen.lips
     after = _moved_lips(before, landmarks, shift)
     motion = _motion(before, after, landmarks, shift) * _border()[..., None]
     size = np.hypot(motion[..., 0], motion[..., 1])
     place = _border() * cv2.GaussianBlur(np.clip((size - _STILL[0]) / (_STILL[1] - _STILL[0]), 0, 1), (0, 0), _BLUR)
-    change = Change(_to_tensor(motion), torch.zeros_like(image), _to_tensor(place[..., None]))
-    patch = paste(photo, frame, image, change)
+    change = Change(_to_tensor(motion), torch.zeros_like(seen.image), _to_tensor(place[..., None]))
+    patch = paste(photo, frame, seen.image, change)
     gap, was = (mouths.Gap(curve(lips.upper), curve(lips.lower)) for lips in (after, before))
-    light = mouths.light_on(face, hull(landmarks[: INNER_LIPS.start]))
-    brightest = float(light.mean())
+    brightest = float(seen.light.mean())
     if after.is_open and before.is_open and mouths.shows_something(was):
         own = mouths.own_mouth(photo, frame, was, brightest)
         patch = mouths.fill(photo, patch, frame, gap, own, 0, None, is_own=True)
@@ -91,10 +113,9 @@ def express(photo: Pixels, frame: Frame, alphas: Mapping[str, float], portraits:
             brightest,
             smiling=alphas.get("smiling", 0.0) > 0,
         )
-        cast = np.clip((light / brightest / portraits.skin) ** _CAST, 1 / _MOST_CAST, _MOST_CAST)
-        blur = blur_of(face, portraits)
+        cast = np.clip((seen.light / brightest / portraits.skin) ** _CAST, 1 / _MOST_CAST, _MOST_CAST)
         gain = mouths.TEETH * brightest / mouth.light * cast
-        patch = mouths.fill(photo, patch, frame, gap, mouth, blur, gain, is_own=False)
+        patch = mouths.fill(photo, patch, frame, gap, mouth, seen.blur, gain, is_own=False)
     kept = hull(np.vstack([(landmarks + shift)[OUTER_LIPS], gap.upper, gap.lower]))
     kept = cv2.dilate(kept, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _AROUND + 1,) * 2))
     return Expression(patch, cv2.GaussianBlur(kept, (0, 0), _AROUND / 2))

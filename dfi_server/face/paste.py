@@ -29,17 +29,20 @@ def paste(photo: Pixels, frame: Frame, image: Tensor, change: Change) -> Patch:
     """
     left, top, across, down = cv2.boundingRect((_to_numpy(change.place) > 0).astype(np.uint8))
     x, y, width, height = frame.bounds((photo.shape[1], photo.shape[0]), (left, top, across, down))
-    coarse = _to_numpy(change.moved(image))
-    residual = detail.smooth_colour(coarse, _to_numpy(change.residual))
-    # moved photo and moved frame differ by the detail that the frame is too coarse to hold
     frame_maps = {
         "motion": _to_numpy(change.motion) @ frame.matrix[:, :2].T.astype(np.float32),
-        "coarse": coarse,
-        "residual": residual,
-        "sharpening": detail.sharpening(coarse + residual, frame.scale),
-        "novelty": detail.novelty(residual),
         "mask": np.clip(_to_numpy(change.place) / _MASK_FULL, 0, 1),
     }
+    if paints := bool(change.residual.any()):
+        # moved photo and moved frame differ by the detail that the frame is too coarse to hold
+        coarse = _to_numpy(change.moved(image))
+        residual = detail.smooth_colour(coarse, _to_numpy(change.residual))
+        frame_maps |= {
+            "coarse": coarse,
+            "residual": residual,
+            "sharpening": detail.sharpening(coarse + residual, frame.scale),
+            "novelty": detail.novelty(residual),
+        }
     interpolation = cv2.INTER_CUBIC
     if frame.scale > _ENLARGEMENT:  # the same curves at a quarter of the cost
         interpolation = cv2.INTER_LINEAR
@@ -47,7 +50,7 @@ def paste(photo: Pixels, frame: Frame, image: Tensor, change: Change) -> Patch:
     pixels = np.empty((height, width, photo.shape[2]), dtype=photo.dtype)
     mask = np.empty((height, width), dtype=np.uint8)
     reach = math.ceil(np.abs(frame_maps["motion"]).max()) + 3
-    limit = _grain_limit(photo, frame, image)
+    limit = _grain_limit(photo, frame, image) if paints else 0.0
     tone = tone_of(crop(photo, frame.bounds((photo.shape[1], photo.shape[0]))))
     for rows in _strips(height):
         size = (width, rows.stop - rows.start)
@@ -57,13 +60,14 @@ def paste(photo: Pixels, frame: Frame, image: Tensor, change: Change) -> Patch:
             name: sample(layer, layer.shape[0] / frame.size * to_frame, size, interpolation)
             for name, layer in frame_maps.items()
         }
-        moved = _displace(photo, (x, y + rows.start), maps["motion"], reach)
-        if photo.shape[2] == 1:
-            maps |= {name: brightness(maps[name]) for name in ("coarse", "residual")}
-        fine = moved - maps["coarse"]
-        new = min(1.0, max(0.0, frame.scale - 1)) * maps["novelty"]  # a photo no finer than the frame has no detail
-        painted = moved + new * (np.clip(fine, -limit, limit) - fine + maps["sharpening"]) + maps["residual"]
-        if tone:
+        painted = moved = _displace(photo, (x, y + rows.start), maps["motion"], reach)
+        if paints:
+            if photo.shape[2] == 1:
+                maps |= {name: brightness(maps[name]) for name in ("coarse", "residual")}
+            fine = moved - maps["coarse"]
+            new = min(1.0, max(0.0, frame.scale - 1)) * maps["novelty"]  # a photo no finer than the frame has no detail
+            painted = moved + new * (np.clip(fine, -limit, limit) - fine + maps["sharpening"]) + maps["residual"]
+        if tone and paints:
             painted = tone.of(painted) + _displace(photo, (x, y + rows.start), maps["motion"], reach, tone.apart)
         pixels[rows] = from_unit(painted, photo.dtype)
         mask[rows] = np.rint(255 * np.clip(maps["mask"][..., 0], 0, 1)).astype(np.uint8)

@@ -17,6 +17,7 @@ _SAMPLES = 200_000  # pixels that the tone is measured on
 _LEVELS = 64
 _END = 0.5  # of the range of intensity: what says how the tone goes on beyond the darkest and brightest pixel
 _NEAR = 2.6 / 255  # to the tone, root mean square; sepia as JPEG of quality 75 reaches 1.5, pale photos start at 3.1
+_FAR = 2 * _NEAR  # where only a few colours, averaged, have been looked at
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,27 @@ def tone_of(pixels: Pixels) -> Tone | None:
         return None
     step = math.ceil(math.sqrt(pixels.shape[0] * pixels.shape[1] / _SAMPLES))
     sampled = to_unit(pixels[::step, ::step])
-    tone = _fit(np.clip(sampled, 0, 1).reshape(-1, 3))
-    if tone is None:
-        return None
     size = (min(_SIDE, sampled.shape[1]), min(_SIDE, sampled.shape[0]))
-    apart = np.abs(cv2.resize(tone.apart(sampled), size, interpolation=cv2.INTER_AREA)).max(axis=2)
-    return tone if np.sqrt(np.square(apart).mean()) <= _NEAR else None
+    small = cv2.resize(sampled, size, interpolation=cv2.INTER_AREA)
+    if _apart(_fit(small), small) > _FAR:  # nearly all photos: no need to look closely
+        return None
+    tone = _fit(sampled)
+    return tone if tone and _apart(tone, sampled, size) <= _NEAR else None
 
 
-def _fit(colours: np.ndarray) -> Tone | None:
-    """Mean colours of (N, 3) at evenly spaced levels of intensity; None where there is but one."""
+def _apart(tone: Tone | None, pixels: np.ndarray, size: tuple[int, int] | None = None) -> float:
+    """How far pixels are from a tone, root mean square, seen in so many pixels; 0 without a tone."""
+    if tone is None:
+        return 0.0
+    apart = tone.apart(pixels)
+    if size:
+        apart = cv2.resize(apart, size, interpolation=cv2.INTER_AREA)
+    return float(np.sqrt(np.square(apart).max(axis=2).mean()))
+
+
+def _fit(pixels: np.ndarray) -> Tone | None:
+    """Mean colours of (H, W, 3) at evenly spaced levels of intensity; None where there is but one."""
+    colours = np.clip(pixels, 0, 1).reshape(-1, 3)
     intensity = colours.mean(axis=1)
     low, high = intensity.min(), intensity.max()
     if low == high:
