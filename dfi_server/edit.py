@@ -31,7 +31,7 @@ from dfi_server.wire.messages import DTYPE_BYTES, MAX_ITERATIONS, MAX_PIXELS, Fa
 _REFINEMENT = 0.175  # see _refinement
 _LEAST_SPAN = 240  # photo pixels across the smallest frame with detail that LFW's photos lack
 _FINE = {
-    "eyeglasses": 1.0,
+    "eyeglasses": 1.15,
     "sunglasses": 1.5,
     "bushy_eyebrows": 1.0,
 }  # times alpha, what portraits' vectors are good at

@@ -18,7 +18,7 @@ from dfi_server.face.portraits import CROP, Mouth
 from dfi_server.photo.pixels import Patch, Pixels, brightness, from_unit, to_unit
 from dfi_server.photo.tone import tone_of
 
-TEETH = 0.83
+TEETH = 0.87
 """Of a mouth's brightness: with all of it, edited mouths have more contrast than real ones."""
 
 _CROPPED = 1.6  # times as tall as its gap may a mouth be: what is more goes under a lip, the rest is compressed
@@ -28,7 +28,8 @@ _DARK = np.array([0.16, 0.08, 0.07])  # of a mouth, in units of white
 _MARGIN = 8  # frame pixels around the gap
 _EDGE = 1.2  # frame pixels: the blur of the gap's edge
 _SHADE, _SHADE_DEPTH = 0.3, 2.5  # how much darker it is at the lips, and how many frame pixels far in
-_PICTURE = 0.25  # the part of the light that the picture's brightest tell, against the face's skin
+_PICTURE = 0.3  # the part of the light that the picture's brightest tell, against the face's skin
+_SKIN = 40, 60  # percentiles of a face's brightness: its usual skin tells that of teeth better than its brightest does
 _GRAIN_BLUR = 1.5  # photo pixels: what is finer counts as grain
 _PLACES = np.linspace(0, 1, 11)[1:-1]  # along the mouth, where shapes are compared
 _SHAPE, _KIND, _LIGHT = 4.0, 0.5, 0.3  # what a difference in these counts beside one in the logarithm of the height
@@ -151,12 +152,13 @@ def shows_something(gap: Gap) -> bool:
 
 
 def light_on(face: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """The light on a face (H, W, 3) in [0, 1], as a colour (3,), from its bright skin; `region` (H, W): 0 outside it.
+    """The light on a face (H, W, 3) in [0, 1], as a colour (3,), from its skin; `region` (H, W): 0 outside it.
 
-    Bright skin alone would make teeth dark in a dark face, so a part of it is how bright the picture gets.
+    Skin alone would make teeth dark in a dark face, so a part of it is how bright the picture gets: of 36 real smiles
+    teeth are as bright as the skin to the power of 0.7, within 27 %.
     """
     colours, light = face[region > 0], brightness(face)[..., 0]
-    low, high = np.percentile(light[region > 0], (88, 97))
+    low, high = np.percentile(light[region > 0], _SKIN)
     skin = colours[(light[region > 0] >= low) & (light[region > 0] <= high)].mean(axis=0)
     brightest = np.percentile(light, 98)
     return np.asarray(skin * (brightest / max(float(skin.mean()), 1e-3)) ** _PICTURE)
