@@ -3,7 +3,9 @@
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from mmap import mmap
+from contextlib import contextmanager
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 Data: TypeAlias = bytes | mmap
@@ -21,6 +23,16 @@ class Part(NamedTuple):
     name: int | bytes
     start: int
     content: bytes
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Data]:
+    """A file's bytes; none of what can be read only once, a pipe."""
+    if not path.is_file() or not path.stat().st_size:
+        yield b""
+        return
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        yield data
 
 
 def jpeg_segments(data: Data) -> Iterator[Part]:

@@ -7,13 +7,12 @@ before the edit. Whatever is left out is said.
 import contextlib
 import struct
 from collections.abc import Iterator
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from PIL import Image
 
 from dfi_server.photo import tiff, xmp
-from dfi_server.photo.containers import APP1, APP2, Data, jpeg_segments, png_chunks
+from dfi_server.photo.containers import APP1, APP2, Data, jpeg_segments, opened, png_chunks
 from dfi_server.photo.pixels import Pages
 from dfi_server.photo.tiff import DAMAGED, Tiff
 
@@ -31,7 +30,7 @@ _MOST_PAGES = 100_000
 def look(path: Path, count: int) -> tuple[Pages, tuple[str, ...]]:
     """What else a file holds, of which a decoder knows how many pictures it has; and sentences on what is left out."""
     pages, notes = Pages(count), []
-    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+    with opened(path) as data:
         try:
             if data[:2] == b"\xff\xd8":
                 pictures, has_gain_map, has_film = _in_jpeg(data)
@@ -90,7 +89,7 @@ def _chain(source: Tiff) -> Iterator[tuple[int, bool]]:
 
 def is_cut_off(path: Path) -> bool:
     """Whether strips or tiles of a TIFF's first page lie beyond the file's end."""
-    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data, contextlib.suppress(*DAMAGED):
+    with opened(path) as data, contextlib.suppress(*DAMAGED):
         structure = Tiff(data)
         entries, _ = structure.directory(structure.first)
         for offsets, counts in (tiff.STRIPS, tiff.TILES):
@@ -106,14 +105,14 @@ def join(encoded: bytes, pages: Pages) -> bytes | None:
     if pages.path is None:
         return None
     whole = bytearray(encoded)
-    with pages.path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-        try:
+    try:
+        with opened(pages.path) as data:
             source = Tiff(data)
             offsets = [at for at, _ in _chain(source)]
             for number in pages.others:
                 tiff.add_page(whole, source, offsets[number])
-        except (*DAMAGED, StopIteration):
-            return None
+    except (*DAMAGED, StopIteration, OSError):
+        return None
     return bytes(whole)
 
 

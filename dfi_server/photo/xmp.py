@@ -103,6 +103,7 @@ def _extension(root: Any, parts: Sequence[bytes]) -> list[Any]:
 
 
 def _packed(root: Any) -> bytes:
+    etree.cleanup_namespaces(root)  # of what was taken out
     return _HEAD + bytes(etree.tostring(root, encoding="utf-8")) + _TAIL
 
 

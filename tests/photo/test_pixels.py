@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from dfi_server.photo.pixels import Patch, Photo, composite, crop, edited, merge, within
+from dfi_server.photo.pixels import Metadata, Patch, Photo, composite, crop, edited, merge, within
 
 
 def noise(*shape: int) -> np.ndarray:
