@@ -24,6 +24,7 @@ from dfi_server.photo.containers import (
     avif_with,
     jpeg_segments,
     jpeg_with,
+    opened,
     png_chunks,
     png_with,
     webp_with,
