@@ -119,7 +119,7 @@ def _read_by_pillow(path: Path) -> Photo:
         icc_profile = image.info.get("icc_profile") if image.mode != "CMYK" else None
         known = Metadata(image.info.get("exif"), image.info.get("xmp"))
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        count = getattr(image, "n_frames", 1) if image.format != "PSD" else 1  # there: layers
+        count = getattr(image, "n_frames", 1)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     photo = Photo(pixels, None, icc_profile)
     if transparent:

@@ -20,6 +20,7 @@ _GAIN_MAP = "Its gain map is left out: the result is what screens without HDR sh
 _FILM = "Its film (it is a motion photo) is left out."
 _MPF, _MP_ENTRIES = b"MPF\0", 0xB002  # CIPA DC-007
 _PREVIEWS = range(0x010001, 0x010010)  # of the first picture
+_LAYERS = "Its layers are left out: what they show together was edited."
 _GAIN_MAPS = (b"hdr-gain-map", b"HDRGainMap", b"iso:ts:21496")  # Adobe's and Apple's XMP, ISO 21496-1
 _FILMS = (b'MotionPhoto="1"', b'MicroVideo="1"', b"MotionPhoto>1<", b"MicroVideo>1<")
 _HEAD = 100_000  # bytes in which an AVIF or HEIC says what it holds
@@ -39,8 +40,12 @@ def look(path: Path, count: int) -> tuple[Pages, tuple[str, ...]]:
             elif data[:4] == b"\x89PNG":
                 pages = Pages(next((_first(each.content) for each in png_chunks(data) if each.name == b"acTL"), 1))
             elif data[:2] in (b"II", b"MM"):
-                others = tuple(number for number, (_, is_page) in enumerate(_chain(Tiff(data))) if number and is_page)
+                source = Tiff(data)
+                others = tuple(number for number, (_, is_page) in enumerate(_chain(source)) if number and is_page)
                 pages = Pages(1 + len(others), path, others)
+                notes = [_LAYERS] * (tiff.LAYERS in source.directory(source.first)[0])
+            elif data[:4] == b"8BPS":  # what Pillow counts there
+                pages, notes = Pages(), [_LAYERS] * (count > 1)
             elif data[4:8] == b"ftyp":
                 brands = data[8 : _first(data)]
                 notes = [_GAIN_MAP] * (b"tmap" in brands or b"hdrgainmap" in data[:_HEAD])

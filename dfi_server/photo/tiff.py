@@ -15,7 +15,8 @@ DAMAGED = (ValueError, KeyError, IndexError, struct.error)
 BYTE, ASCII, SHORT, LONG, RATIONAL = 1, 2, 3, 4, 5
 MAKE, ORIENTATION, RESOLUTION, RESOLUTION_UNIT = 271, 274, (282, 283), 296
 XMP, IPTC, EXIF, GPS, INTEROPERABILITY, MAKER_NOTE = 700, 33723, 34665, 34853, 40965, 37500
-SUBFILE, STRIPS, TILES, THUMBNAIL = 254, (273, 279), (324, 325), (513, 514)  # the latter: offsets, byte counts
+SUBFILE, LAYERS = 254, 37724
+STRIPS, TILES, THUMBNAIL = (273, 279), (324, 325), (513, 514)  # offsets and byte counts
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _WIDTHS = _SIZES | {5: 4, 10: 4}  # of one number; a rational is two
@@ -115,6 +116,8 @@ def _swapped(tag: int, kind: int, value: bytes) -> bytes:
     width, start = _WIDTHS[kind], 0
     if tag == _USER_COMMENT and value.startswith(_UTF_16):
         width, start = 2, len(_UTF_16)
+    if width == 1:
+        return value
     return value[:start] + b"".join(value[at : at + width][::-1] for at in range(start, len(value), width))
 
 

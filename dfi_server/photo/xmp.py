@@ -26,6 +26,7 @@ _OUTDATED = (  # names, or whole namespaces, of what speaks of the file that was
     *(f"{_GOOGLE}{kind}/}}" for kind in ("image", "depthmap")),  # the picture before a camera's own edit, its depths
     *(f"{_GOOGLE}{kind}/}}" for kind in ("camera", "container")),  # films and gain maps behind the JPEG's end
     "{http://ns.google.com/photos/dd/1.0/device/}",
+    "{http://purl.org/dc/terms/}provenance",  # content credentials, which an edit breaks
     "{http://ns.adobe.com/hdr-gain-map/1.0/}",
     "{http://ns.apple.com/HDRGainMap/1.0/}",
 )

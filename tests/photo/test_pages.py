@@ -203,3 +203,9 @@ def test_a_motion_photos_film_is_said_to_be_left_out(name: str, tmp_path: Path) 
     (said,) = notes(content, ".jpg", ".jpg", tmp_path)
     assert "film" in said
     assert name.encode() not in (tmp_path / "edited.jpg").read_bytes()
+
+
+def test_layers_are_said_to_be_left_out(tmp_path: Path) -> None:
+    content = cameras.tiff(PICTURES[0], {37724: ("U", b"Adobe Photoshop Document Data Block\0" + bytes(40))})
+    (said,) = notes(content, ".tif", ".tif", tmp_path)
+    assert "layers are left out" in said
