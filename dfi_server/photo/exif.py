@@ -13,6 +13,7 @@ from dfi_server.photo.tiff import (
     GPS,
     LONG,
     ORIENTATION,
+    RATIONAL,
     RESOLUTION,
     SHORT,
     STRIPS,
@@ -69,8 +70,11 @@ def upright(block: bytes, size: Size, orientation: int) -> bytes | None:
             for tag, side in zip(_WIDTH_AND_HEIGHT, size, strict=True):
                 _set(tiff, data, detail, tag, side)
             _rewrite(tiff, data, detail, _PLACES if orientation > 1 else set(), orientation)
-        _rewrite(tiff, data, tiff.first, {ORIENTATION}, orientation)
-        if not tiff.directory(tiff.first)[0]:
+        wrong = {
+            tag for tag in RESOLUTION if tag in entries and (entries[tag].kind, entries[tag].size) != (RATIONAL, 8)
+        }
+        _rewrite(tiff, data, tiff.first, {ORIENTATION, *wrong}, orientation)
+        if not tiff.fields(tiff.first):
             return None
         return without_maker_note(HEADER + data) if _JPEG in data else HEADER + bytes(data)
     except DAMAGED:
@@ -94,14 +98,14 @@ def _set(tiff: Tiff, data: bytearray, at: int, tag: int, number: int) -> None:
 
 
 def _rewrite(tiff: Tiff, data: bytearray, at: int, without: set[int], orientation: int) -> None:
-    """A directory in its place, without some entries, the only one of its chain."""
-    entries = raw_entries(data, tiff.order, at)
+    """A directory in its place, without some entries and damaged ones, the only one of its chain."""
+    entries, sound = raw_entries(data, tiff.order, at), tiff.directory(at)[0]
     room = 6 + 12 * tiff.unpack("H", at)[0]
     for first, second in _OF_BOTH_SIDES if orientation > 4 else ():
         if first in entries and second in entries:
             one, other = entries[first], entries[second]
             entries[first], entries[second] = one[:2] + other[2:], other[:2] + one[2:]
-    kept = {tag: entry for tag, entry in entries.items() if tag not in without}
+    kept = {tag: entry for tag, entry in entries.items() if tag in sound and tag not in without}
     data[at : at + room] = packed(kept, tiff.order).ljust(room, b"\0")
 
 

@@ -88,7 +88,7 @@ def _of_jpeg(data: Data) -> tuple[Metadata, list[bytes]]:
             photoshop += content.removeprefix(_PHOTOSHOP)
         elif marker == COMMENT:
             texts.append((_COMMENT_KEY, content.rstrip(b"\0").decode("utf-8", "surrogateescape")))
-    block, packet = (next(iter(found), None) for found in (blocks, packets))
+    block, packet = (next(iter(several), None) for several in (blocks, packets))
     return Metadata(block, packet, _iptc_of(photoshop), tuple(texts), dots), extensions
 
 
@@ -145,7 +145,7 @@ def _of_tiff(data: Data) -> Metadata:
 
 def _orientation_of_item(path: Path) -> int | None:
     """How an AVIF's picture lies in its file, which libvips turns without a word; None where Pillow does not know."""
-    with contextlib.suppress(OSError), Image.open(path) as image:
+    with contextlib.suppress(Exception), Image.open(path) as image:  # damaged bytes make it raise nearly anything
         return image.getexif().get(ExifTags.Base.Orientation)
     return None
 

@@ -50,7 +50,7 @@ def look(path: Path, count: int) -> tuple[Pages, tuple[str, ...]]:
                 brands = data[8 : _first(data)]
                 notes = [_GAIN_MAP] * (b"tmap" in brands or b"hdrgainmap" in data[:_HEAD])
                 if b"avis" in brands:
-                    with Image.open(path) as image:
+                    with contextlib.suppress(Exception), Image.open(path) as image:  # it raises nearly anything
                         pages = Pages(getattr(image, "n_frames", count))
         except DAMAGED:
             pass  # the decoder's view of it
@@ -107,7 +107,7 @@ def is_cut_off(path: Path) -> bool:
 
 def join(encoded: bytes, pages: Pages) -> bytes | None:
     """A TIFF with the other pages after its own, byte for byte; None where they cannot be kept."""
-    if pages.path is None:
+    if not pages.others or pages.path is None:
         return None
     whole = bytearray(encoded)
     try:

@@ -3,6 +3,7 @@
 TIFF 6.0, section 2; BigTIFF is read, and written as a classic one.
 """
 
+import contextlib
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -84,7 +85,10 @@ class Tiff:
         return self.unpack(f"{entry.size // struct.calcsize(f'<{code}')}{code}", entry.at)
 
     def fields(self, at: int, keep: set[int] | None = None) -> Fields:
-        """The entries of a directory, or those of them to keep, but for offsets and a maker note, which holds some."""
+        """The entries of a directory, or those of them to keep, but for offsets and a maker note, which holds some.
+
+        A directory in it that is damaged is left out.
+        """
         return self._fields(at, keep, {EXIF, GPS})
 
     def _fields(self, at: int, keep: set[int] | None, inside: set[int]) -> Fields:
@@ -94,7 +98,8 @@ class Tiff:
         found: dict[int, tuple[int, bytes] | Fields] = {}
         for tag, entry in entries.items():
             if tag in inside:
-                found[tag] = self._fields(self.numbers(entry)[0], None, _DIRECTORIES[tag])
+                with contextlib.suppress(*DAMAGED):
+                    found[tag] = self._fields(self.numbers(entry)[0], None, _DIRECTORIES[tag])
             elif entry.kind not in _BIG and tag not in _POINTERS and tag != MAKER_NOTE:
                 value = self.value(entry)
                 found[tag] = (entry.kind, _swapped(tag, entry.kind, value) if self.order == ">" else value)
