@@ -42,13 +42,14 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 class Outcome:
     """What became of one photo: `file` is its path below the input folder, `why` a sentence unless it was edited.
 
-    `seconds` are those of the solver.
+    `seconds` are those of the solver, `notes` sentences on what of an edited photo's file is not in the result.
     """
 
     file: str
     status: Literal["edited", "skipped", "failed"]
     why: str = ""
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -222,8 +223,8 @@ def _work(job: Job, file: Path, edit: Edit, cancelled: Callable[[], bool]) -> Ou
         source = disk.read(job.source / file)
         srgb = colour.to_srgb(source)
         patch, seconds = edit(srgb, job, cancelled)
-        disk.write(target, edited(source, colour.from_srgb(source, srgb, patch)))
-        return Outcome(str(file), "edited", seconds=round(seconds, 3))
+        notes = disk.write(target, edited(source, colour.from_srgb(source, srgb, patch)))
+        return Outcome(str(file), "edited", seconds=round(seconds, 3), notes=notes)
     except DFIError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_ROOM:
             return _unwritable(job.target / file, error.__cause__)

@@ -17,6 +17,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 # When other programs use the cores (GIMP does), OpenMP's spinning threads slow each other down several times over.
@@ -135,13 +136,14 @@ def _faces(options: argparse.Namespace) -> None:
 
     from dfi_server.commands import contact_sheet
     from dfi_server.face.find import find_faces
-    from dfi_server.photo import disk
+    from dfi_server.photo import disk, pages
     from dfi_server.photo.pixels import Photo
     from dfi_server.vectors.store import open_store
 
     if options.draw:
         disk.check_writable(options.draw)
     source = disk.read(options.input)
+    _say(options.input, pages.looked_at(source.pages))
     found = find_faces(source.pixels, open_store(options.store).canonical_landmarks)
     if options.json:
         print(json.dumps([{"box": face.box, "landmarks": face.landmarks.tolist()} for face in found]))
@@ -166,9 +168,16 @@ def _edit(options: argparse.Namespace) -> None:
     work = _edit_by_server if options.server else _edit_here
     srgb = colour.to_srgb(source)
     patch, how = work(srgb, alphas, options)
-    disk.write(options.output, edited(source, colour.from_srgb(source, srgb, patch)))
+    notes = disk.write(options.output, edited(source, colour.from_srgb(source, srgb, patch)))
+    _say(options.input, notes)
     done = " ".join(f"{name}={alpha:g}" for name, alpha in alphas.items())
     print(f"{options.output}: {done}, {how}")
+
+
+def _say(file: Path, notes: Sequence[str]) -> None:
+    """What a user must know of an edit that succeeded."""
+    for note in notes:
+        print(f"dfi: {file}: {note}", file=sys.stderr)
 
 
 def _edit_here(pixels: "Pixels", alphas: dict[str, float], options: argparse.Namespace) -> tuple["Patch", str]:
@@ -244,8 +253,8 @@ def _run_batch(job: "Job", plan: "Plan", edit: "Edit", in_flight: int) -> None:
 
         def progress(outcome: batch.Outcome) -> None:
             bar.update()
-            if outcome.why:
-                bar.write(f"{outcome.file}: {outcome.why}", file=sys.stderr)
+            for sentence in filter(None, (outcome.why, *outcome.notes)):
+                bar.write(f"{outcome.file}: {sentence}", file=sys.stderr)
 
         outcomes = batch.run(job, plan.todo, edit, in_flight=in_flight, progress=progress)
     count = {status: sum(each.status == status for each in outcomes) for status in ("edited", "skipped", "failed")}
@@ -269,7 +278,7 @@ def _strip(options: argparse.Namespace) -> None:
 
     from dfi_server.commands import contact_sheet
     from dfi_server.edit import Editor
-    from dfi_server.photo import colour, disk
+    from dfi_server.photo import colour, disk, pages
     from dfi_server.photo.pixels import Photo, composite, crop
     from dfi_server.vectors.store import check_alphas
 
@@ -278,7 +287,9 @@ def _strip(options: argparse.Namespace) -> None:
     for alpha in alphas:
         check_alphas({name: alpha})
     disk.check_writable(options.output)
-    source = colour.to_srgb(disk.read(options.input))
+    photo = disk.read(options.input)
+    _say(options.input, pages.looked_at(photo.pages))
+    source = colour.to_srgb(photo)
     editor = Editor(options.store, options.device)
     with _iteration_bar() as bar:
         edits = editor.sweep(

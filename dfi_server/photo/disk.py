@@ -3,20 +3,20 @@
 import contextlib
 import logging
 import os
-import struct
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import pyvips
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.photo.pixels import Photo, to_depth, to_image
+from dfi_server.photo import metadata, pages
+from dfi_server.photo.pixels import Metadata, Photo, Size, to_depth, to_image
 from dfi_server.wire.messages import MAX_PIXELS
 
 PART = ".part"
@@ -39,17 +39,13 @@ _BY_PILLOW = {"BMP", "JPEG2000"}  # 8 bits a channel
 _OPAQUE = {"BMP", "JPEG"}
 _DTYPES = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
 _INTERPRETATIONS = {("uint8", 1): "b-w", ("uint16", 1): "grey16", ("uint8", 3): "srgb", ("uint16", 3): "rgb16"}
-_ORIENTATION, _EXIF_IFD, _GPS_IFD = 0x0112, 0x8769, 0x8825
-_PARTS = ((273, 279), (324, 325))  # TIFF's tags: offsets and byte counts of strips, of tiles
-_DESCRIPTIVE = {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, _EXIF_IFD, _GPS_IFD}
-"""EXIF's tags in a TIFF's own directory: description, make, model, software, date, artist, copyright."""
 
 
 def read(path: Path) -> Photo:
     """Read an image file, its first page, turned upright by its EXIF orientation.
 
     Pixels come in the file's own depth and colour space; palettes, CMYK and Lab are turned into sRGB, black and white
-    into gray. Raises DFIError(BAD_IMAGE | TOO_LARGE).
+    into gray. What else the file holds is in `pages` and `notes`. Raises DFIError(BAD_IMAGE | TOO_LARGE).
     """
     try:
         with warnings.catch_warnings():
@@ -77,15 +73,13 @@ def _read_by_vips(path: Path) -> Photo:
         raise Image.DecompressionBombError
     if image.format not in _DTYPES:
         raise ValueError("its numbers have no known range: convert it to 8 or 16 bits, or to floating point")
-    exif = _exif_of_tiff(path) if image.get("vips-loader").startswith("tiff") else _blob(image, "exif-data")
-    photo = Photo(
-        np.empty(0),
-        icc_profile=_blob(image, "icc-profile-data"),
-        exif=_upright(exif),
-        xmp=_blob(image, "xmp-data"),
-        dots_per_mm=(image.xres, image.yres) if image.xres > 1 and image.yres > 1 else None,  # 1: libvips' "unknown"
-    )
+    if pages.is_cut_off(path):
+        raise EOFError("it ends too early")
+    orientation, count = (image.get(name) if image.get_typeof(name) else 1 for name in ("orientation", "n-pages"))
+    photo = Photo(np.empty(0), icc_profile=_blob(image, "icc-profile-data"))
+    known = Metadata(_blob(image, "exif-data"), _blob(image, "xmp-data"))
     image = image.autorot()
+    photo = _with_the_rest(photo, path, known, orientation, count, (image.width, image.height))
     space = "srgb" if image.format == "uchar" else "rgb16"
     if image.interpretation in ("cmyk", "lab", "labs", "labq", "xyz"):
         with contextlib.suppress(pyvips.Error):  # a profile that does not fit
@@ -105,37 +99,10 @@ def _blob(image: pyvips.Image, name: str) -> bytes | None:
     return bytes(image.get(name)) if image.get_typeof(name) else None
 
 
-def _upright(exif: bytes | None) -> bytes | None:
-    """The EXIF block without its orientation; None where there is nothing else in it, or where it cannot be read."""
-    tags = Image.Exif()
-    with contextlib.suppress(Exception):  # damaged bytes make its reader raise nearly anything
-        if exif:
-            tags.load(exif)
-            tags.pop(_ORIENTATION, None)
-            return tags.tobytes() if tags else None
-    return None
-
-
-def _exif_of_tiff(path: Path) -> bytes | None:
-    """What libvips does not read from a TIFF. Raises EOFError where strips or tiles lie beyond the file's end."""
-    tags = Image.Exif()
-    with path.open("rb") as file:
-        try:
-            tags.load_from_fp(file)
-            size = path.stat().st_size
-            for offsets, counts in ((tags.get(o), tags.get(c)) for o, c in _PARTS):
-                parts = zip(*((v if isinstance(v, tuple) else (v,)) for v in (offsets, counts)), strict=True)
-                if offsets and any(offset + count > size for offset, count in parts):
-                    raise EOFError("it ends too early")
-            for ifd in (_EXIF_IFD, _GPS_IFD):
-                tags.get_ifd(ifd)  # read while the file is open
-            for tag in set(tags) - _DESCRIPTIVE:  # the others describe that file's pixels
-                del tags[tag]
-            return tags.tobytes() if tags else None
-        except EOFError:
-            raise
-        except Exception:  # damaged bytes make its reader raise nearly anything
-            return None
+def _with_the_rest(photo: Photo, path: Path, known: Metadata, orientation: int, count: int, size: Size) -> Photo:
+    """The photo with what its file holds beside the first picture's pixels."""
+    all_pages, notes = pages.look(path, count)
+    return replace(photo, metadata=metadata.read(path, known, orientation, size), pages=all_pages, notes=notes)
 
 
 def _read_by_pillow(path: Path) -> Photo:
@@ -150,25 +117,32 @@ def _read_by_pillow(path: Path) -> Photo:
         gray = upright.mode in ("1", "L", "LA")
         pixels = np.asarray(upright.convert(("LA" if gray else "RGBA") if transparent else "L" if gray else "RGB"))
         icc_profile = image.info.get("icc_profile") if image.mode != "CMYK" else None
+        known = Metadata(image.info.get("exif"), image.info.get("xmp"))
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        count = getattr(image, "n_frames", 1)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    if not transparent:
-        return Photo(pixels, None, icc_profile)
-    return Photo(np.ascontiguousarray(pixels[..., :-1]), pixels[..., -1], icc_profile)
+    photo = Photo(pixels, None, icc_profile)
+    if transparent:
+        photo = replace(photo, pixels=np.ascontiguousarray(pixels[..., :-1]), alpha=pixels[..., -1])
+    return _with_the_rest(photo, path, known, orientation, count, upright.size)
 
 
-def write(path: Path, photo: Photo) -> None:
-    """Write a photo in the format of the path's extension, whole or not at all.
+def write(path: Path, photo: Photo) -> tuple[str, ...]:
+    """Write a photo in the format of the path's extension, whole or not at all; sentences on what is not in the file.
 
     A depth that the format does not hold is reduced; so is transparency in JPEG and BMP. Raises DFIError(BAD_IMAGE) for
     an extension that cannot be written, DFIError(NO_SPACE) where writing fails.
     """
     check_writable(path)
     format_name = Image.registered_extensions()[path.suffix.lower()]
+    kept = False
     if format_name in _OPAQUE:
         photo = replace(photo, alpha=None)
     try:
         if format_name in _SAVERS:
             content = _encode(photo, format_name)
+            together = pages.join(content, photo.pages) if format_name == "TIFF" else None
+            content, kept = together or content, together is not None
             write_whole(path, lambda file: file.write(content))
         else:
             image = to_image(_at_depth(photo, np.dtype(np.uint8)))
@@ -176,6 +150,7 @@ def write(path: Path, photo: Photo) -> None:
             write_whole(path, lambda file: image.save(file, format_name, **extras))
     except (OSError, ValueError, pyvips.Error) as error:
         raise DFIError(ErrorCode.NO_SPACE, f"{path} could not be written ({_first_line(error)}).") from error
+    return (*photo.notes, *pages.said(photo.pages, kept))
 
 
 def _first_line(error: Exception) -> str:
@@ -196,46 +171,17 @@ def _encode(photo: Photo, format_name: str) -> bytes:
     height, width, bands = pixels.shape
     formats = {np.dtype(kind).name: name for name, kind in _DTYPES.items()}
     raw = pyvips.Image.new_from_memory(np.ascontiguousarray(pixels).data, width, height, bands, formats[dtype])
-    resolution = photo.dots_per_mm or (1.0, 1.0)
     interpretation = _INTERPRETATIONS.get((dtype, channels), "b-w" if channels == 1 else "rgb")
-    image = raw.copy(interpretation=interpretation, xres=resolution[0], yres=resolution[1])
-    in_file = {"icc-profile-data": photo.icc_profile, "exif-data": photo.exif, "xmp-data": photo.xmp}
-    for name, content in in_file.items():
+    image = raw.copy(interpretation=interpretation)
+    by_vips = metadata.for_avif(photo.metadata) if format_name == "AVIF" else {}
+    for name, content in {"icc-profile-data": photo.icc_profile, **by_vips}.items():
         if content:
             image.set_type(pyvips.GValue.blob_type, name, content)
     if format_name == "AVIF" and dtype == "uint16":
         options = {**options, "bitdepth": 12}
-    encoded: bytes = getattr(image, saver)(**options)
-    return _tiff_with_exif(encoded, photo.exif) if format_name == "TIFF" and photo.exif else encoded
-
-
-def _tiff_with_exif(tiff: bytes, exif: bytes) -> bytes:
-    """A TIFF of libvips with EXIF's tags added to its first directory, which libvips does not do.
-
-    The new directory goes to the file's end. TIFF 6.0, section 2: the header holds the directory's offset; a directory
-    is a count, entries of 12 bytes sorted by tag, and the next one's offset.
-    """
-    order = "<" if tiff[:2] == b"II" else ">"
-    start = len(tiff) + len(tiff) % 2
-    tags = Image.Exif()
-    tags.load(exif)
-    tags.endian = order
-    block = tags.tobytes(start)[14:]  # without "Exif\0\0" and the TIFF header: offsets count from the file's beginning
-    (first,) = struct.unpack_from(f"{order}I", tiff, 4)
-
-    def entries(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
-        (count,) = struct.unpack_from(f"{order}H", data, at)
-        for i in range(count):
-            entry = data[at + 2 + 12 * i : at + 14 + 12 * i]
-            yield struct.unpack_from(f"{order}H", entry)[0], entry
-
-    added = {tag: entry for tag, entry in entries(block, 0) if tag in _DESCRIPTIVE}
-    directory = added | dict(entries(tiff, first))
-    block += bytes(len(block) % 2)
-    packed = b"".join(entry for _, entry in sorted(directory.items()))
-    whole = bytearray(tiff.ljust(start, b"\0") + block)
-    struct.pack_into(f"{order}I", whole, 4, len(whole))
-    return bytes(whole) + struct.pack(f"{order}H", len(directory)) + packed + bytes(4)
+    kinds = [name.split("-")[0] for name in ("icc-profile-data", *by_vips)]
+    encoded: bytes = getattr(image, saver)(**options, keep="|".join(kinds))
+    return metadata.put(encoded, format_name, (width, height), photo.metadata)
 
 
 def check_writable(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -19,6 +20,34 @@ Box: TypeAlias = tuple[int, int, int, int]
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # Rec. ITU-R BT.601
 
 
+Size: TypeAlias = tuple[int, int]
+"""Width and height in pixels."""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What is known of a photo that lies upright; None or empty where nothing is.
+
+    `exif`: "Exif\\0\\0" and a TIFF structure, as in a JPEG. `iptc`: IPTC-IIM's records. `texts`: a PNG's, keywords and
+    values; a JPEG's comment is one, "Comment".
+    """
+
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    texts: tuple[tuple[str, str], ...] = ()
+    dots_per_mm: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Pages:
+    """How many pictures a photo's file has; where the others can be kept, that file and their numbers in it."""
+
+    count: int = 1
+    path: Path | None = None
+    others: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True)
 class Photo:
     """A photo as edits need it: colour apart from transparency, and what else its file carried.
@@ -29,9 +58,9 @@ class Photo:
     pixels: Pixels
     alpha: np.ndarray | None = None  # (H, W), in the dtype of pixels
     icc_profile: bytes | None = None
-    exif: bytes | None = None  # "Exif\\0\\0" and a TIFF structure, as in a JPEG
-    xmp: bytes | None = None
-    dots_per_mm: tuple[float, float] | None = None
+    metadata: Metadata = Metadata()
+    pages: Pages = Pages()
+    notes: tuple[str, ...] = ()  # sentences on what of its file is not in it
 
 
 @dataclass(frozen=True)
@@ -193,5 +222,5 @@ def to_image(photo: Photo) -> Image.Image:
 
 
 def edited(photo: Photo, patch: Patch) -> Photo:
-    """The photo with the patch laid over its colour; transparency, profile and EXIF stay."""
+    """The photo with the patch laid over its colour; transparency, profile and metadata stay."""
     return replace(photo, pixels=composite(photo.pixels, patch))

@@ -87,6 +87,28 @@ def test_a_tree_is_edited_and_told_about(album: Path, tmp_path: Path, endpoint: 
     assert (target / "one.png").stat().st_mtime_ns == written
 
 
+def test_what_is_left_out_is_in_the_report_and_on_the_screen(
+    tmp_path: Path, endpoint: str, face: np.ndarray, dfi: Run
+) -> None:
+    """Of an animation, and of a TIFF whose other pages are kept; nothing is said of a photo that is but one."""
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    pictures = [Image.fromarray(np.roll(face, shift, axis=1)) for shift in (0, 1, 2)]
+    for name in ("moving.webp", "scan.tif"):
+        pictures[0].save(source / name, save_all=True, append_images=pictures[1:], lossless=True)
+    pictures[0].save(source / "one.png")
+    done = dfi("batch", source, target, "--set", "smiling=0.4", "--iterations", "1", "--server", endpoint)
+    assert done.returncode == 0
+    report = lines(target)
+    assert {line["status"] for line in report.values()} == {"edited"}
+    (moving,), (scan,), none = (report[file]["notes"] for file in ("moving.webp", "scan.tif", "one.png"))
+    assert moving == "Only the first of its 3 pictures was edited and written."
+    assert "others are kept" in scan
+    assert none == []
+    assert f"moving.webp: {moving}" in done.stderr
+    assert f"scan.tif: {scan}" in done.stderr
+
+
 @pytest.mark.slow
 def test_a_killed_run_leaves_whole_files_and_is_gone_on_with(
     tmp_path: Path, endpoint: str, face: np.ndarray, tiny_home: Path, dfi: Run

@@ -109,6 +109,29 @@ def test_an_edit_keeps_transparency_and_replaces_its_own_input(
     assert not np.array_equal(result[..., :3], face)
 
 
+def test_an_edit_of_the_first_of_several_pictures_says_so(
+    tiny_home: Path, folder: Path, face: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pages = [Image.fromarray(np.roll(face, shift, axis=1)) for shift in (0, 1, 2)]
+    for name in ("moving.webp", "scan.tif"):
+        pages[0].save(name, save_all=True, append_images=pages[1:], lossless=True)
+    lost, kept = "Only the first of its 3 pictures was edited and written.", "the others are kept as they were."
+    for source, target, said in (
+        ("moving.webp", "out.webp", lost),
+        ("scan.tif", "o.png", lost),
+        ("scan.tif", "o.tif", kept),
+    ):
+        assert cli.main(("edit", source, target, "--set", "smiling=1", "--iterations", "1")) == 0
+        out, err = capsys.readouterr()
+        assert target in out
+        assert re.fullmatch(rf"dfi: {source}: [^\n]*{re.escape(said)}\n", err)
+    with Image.open("o.tif") as after:
+        after.seek(2)
+        assert np.array_equal(np.asarray(after), np.asarray(pages[2]))
+    assert cli.main(("faces", "scan.tif")) == 0
+    assert capsys.readouterr().err == "dfi: scan.tif: Only the first of its 3 pictures is looked at.\n"
+
+
 def test_a_deep_photo_in_its_own_colours_is_edited_in_them(
     tiny_home: Path, folder: Path, portrait: np.ndarray, succeeds: Run
 ) -> None:

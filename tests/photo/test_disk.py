@@ -4,7 +4,6 @@ import io
 import struct
 import warnings
 import zlib
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,32 +123,6 @@ def test_a_depth_that_a_format_lacks_is_reduced(extension: str, depth: type, dty
     read = disk.read(path)
     assert read.pixels.dtype == depth
     np.testing.assert_allclose(to_unit(read.pixels), smooth, atol=0.02)
-
-
-@pytest.mark.parametrize("extension", [".jpg", ".png", ".webp", ".tif", ".avif"])
-@pytest.mark.parametrize("source", [".jpg", ".png", ".tif"])
-def test_exif_xmp_and_resolution_go_along_from_format_to_format(source: str, extension: str, tmp_path: Path) -> None:
-    (tmp_path / f"camera{source}").write_bytes(encoded(source))
-    read = disk.read(tmp_path / f"camera{source}")
-    disk.write(tmp_path / f"copy{extension}", replace(read, xmp=b"<x:xmpmeta/>", dots_per_mm=(300 / 25.4,) * 2))
-    with Image.open(tmp_path / f"copy{extension}") as copy:
-        tags = copy.getexif()
-        assert tags[0x010F] == "a camera"
-        assert tags.get_ifd(0x8769)[0x9003] == "2020:01:01 00:00:00"
-        assert tags.get(0x0112, 1) == 1
-        if extension in (".jpg", ".png", ".tif"):
-            assert copy.info["dpi"] == pytest.approx((300, 300), abs=0.1)
-        assert np.asarray(copy).shape == read.pixels.shape
-    again = disk.read(tmp_path / f"copy{extension}")
-    assert again.xmp == b"<x:xmpmeta/>"
-    assert again.icc_profile == PROFILE
-
-
-def test_the_first_page_of_several_is_read(tmp_path: Path) -> None:
-    pages = [Image.fromarray(noise(8, 9, 3)), Image.fromarray(noise(20, 30, 3))]
-    for name in ("pages.tif", "moving.gif"):
-        pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:2])
-        assert disk.read(tmp_path / name).pixels.shape == (8, 9, 3)
 
 
 def test_a_lab_photo_comes_as_srgb(tmp_path: Path) -> None:

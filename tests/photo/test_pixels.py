@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from dfi_server.photo.pixels import Patch, Photo, composite, crop, edited, merge, within
+from dfi_server.photo.pixels import Metadata, Patch, Photo, composite, crop, edited, merge, within
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -101,9 +101,9 @@ def test_an_edit_kept_within_a_box_fades_out_at_its_sides(x: int, y: int, width:
 
 
 def test_an_edit_keeps_what_else_the_file_carried() -> None:
-    source = Photo(noise(6, 6, 3), noise(6, 6), b"profile", b"exif")
+    source = Photo(noise(6, 6, 3), noise(6, 6), b"profile", Metadata(exif=b"exif"))
     patch = Patch(1, 2, np.zeros((3, 3, 3), np.uint8), np.full((3, 3), 255, np.uint8))
     result = edited(source, patch)
     assert (result.pixels[2:5, 1:4] == 0).all()
     assert np.array_equal(result.alpha, source.alpha)
-    assert (result.icc_profile, result.exif) == (b"profile", b"exif")
+    assert (result.icc_profile, result.metadata) == (b"profile", Metadata(exif=b"exif"))
