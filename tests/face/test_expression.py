@@ -103,6 +103,21 @@ def test_an_open_mouth_opens_the_further_the_wider(closed: np.ndarray, portraits
     assert gaps[0] < gaps[1] < gaps[2]
 
 
+def test_a_mouth_that_opens_wide_takes_the_jaw_along(closed: np.ndarray, portraits: Portraits) -> None:
+    frame = frame_of(closed)
+    before, after = (find_landmarks(p, frame) for p in (closed, expressed(closed, portraits, mouth_wide_open=0.4)))
+    assert after[66, 1] - after[62, 1] > 0.25 * (after[54, 0] - after[48, 0])
+    assert after[8, 1] - before[8, 1] > 5
+
+
+@pytest.mark.parametrize("name", ["mouth_wide_open", "mouth_slightly_open"])
+def test_a_closed_mouth_closes_no_further(name: str, closed: np.ndarray, portraits: Portraits) -> None:
+    frame = frame_of(closed)
+    before, after = (find_landmarks(p, frame) for p in (closed, expressed(closed, portraits, **{name: -0.4})))
+    heights = [points[57, 1] - points[51, 1] for points in (before, after)]
+    assert heights[1] > 0.7 * heights[0]
+
+
 @pytest.mark.parametrize("alphas", [{"smiling": -0.45}, {"mouth_closed": 0.5}, {"teeth_not_visible": 0.6}])
 def test_teeth_can_be_hidden(alphas: dict[str, float], toothy: np.ndarray, portraits: Portraits) -> None:
     frame = frame_of(toothy)
