@@ -28,11 +28,11 @@ from dfi_server.solver.change import Change
 from dfi_server.solver.place import FEATHER
 
 EXPRESSIONS = {
-    "smiling": {"smiling": 1.2},
+    "smiling": {"smiling": 1.1},
     "frowning": {"frowning": 1.0},
     "mouth_closed": {"mouth_closed": 1.0},
-    "mouth_slightly_open": {"mouth_slightly_open": 2.6},
-    "mouth_wide_open": {"mouth_wide_open": 2.6, "mouth_slightly_open": 2.6},
+    "mouth_slightly_open": {"mouth_slightly_open": 2.3},
+    "mouth_wide_open": {"mouth_wide_open": 2.0, "mouth_slightly_open": 2.2},
     "teeth_not_visible": {"teeth_not_visible": 1.0},
 }
 """The attributes that move landmarks, along which attribute vectors and how far where alpha is above 0.

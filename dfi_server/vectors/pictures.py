@@ -44,7 +44,7 @@ FULL_BEARD = "sfhq-t2i/Facial-Features_3_3"
 CHOSEN = (*SMILES, *OPEN, FULL_BEARD)
 
 _TEETH = 70  # percentile of an opening's brightness above which its pixels are taken for teeth
-_TEETH_COLOUR = np.array([1.09, 0.985, 0.9])  # over its brightness, in light that has no colour; skin's cast left in
+_TEETH_COLOUR = np.array([1.12, 0.97, 0.885])  # over its brightness, in light that has no colour; skin's cast left in
 _TEETH_LIGHT = 80  # the same percentile for their brightness, which is about that of well lit skin
 _TRUST, _SOME = 0.8, 0.6  # how far that tells the light; below this part of the skin's there are no teeth to speak of
 _BALANCED = 0.8  # of the way to that: people's teeth differ
