@@ -99,14 +99,14 @@ def _set(tiff: Tiff, data: bytearray, at: int, tag: int, number: int) -> None:
 
 def _rewrite(tiff: Tiff, data: bytearray, at: int, without: set[int], orientation: int) -> None:
     """A directory in its place, without some entries and damaged ones, the only one of its chain."""
-    entries, sound = raw_entries(data, tiff.order, at), tiff.directory(at)[0]
+    sound = tiff.directory(at)[0].keys() - without
+    entries = {tag: entry for tag, entry in raw_entries(data, tiff.order, at).items() if tag in sound}
     room = 6 + 12 * tiff.unpack("H", at)[0]
     for first, second in _OF_BOTH_SIDES if orientation > 4 else ():
         if first in entries and second in entries:
             one, other = entries[first], entries[second]
             entries[first], entries[second] = one[:2] + other[2:], other[:2] + one[2:]
-    kept = {tag: entry for tag, entry in entries.items() if tag in sound and tag not in without}
-    data[at : at + room] = packed(kept, tiff.order).ljust(room, b"\0")
+    data[at : at + room] = packed(entries, tiff.order).ljust(room, b"\0")
 
 
 def block_of(fields: Fields) -> bytes | None:
