@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from dfi_server.photo import cicp, exif, heif, icc
+from dfi_server.photo import exif, heif, icc
 from dfi_server.photo.containers import Data
 from dfi_server.photo.lossless import JXL_CODESTREAM, JXL_CONTAINER
 from dfi_server.photo.pixels import Metadata, Photo, with_alpha
@@ -121,8 +121,9 @@ def _encode_jxl(photo: Photo) -> bytes:
 
     profile = photo.icc_profile
     if not profile and photo.pixels.dtype == np.float32:  # which would mean linear light
-        points, white, curve = cicp.SRGB_PRIMARIES, cicp.SRGB_WHITE, cicp.SRGB_CURVE
-        profile = icc.gray("sRGB", curve) if photo.pixels.shape[2] == 1 else icc.rgb("sRGB", points, white, curve)
+        is_gray = photo.pixels.shape[2] == 1
+        of_srgb = ("sRGB", icc.SRGB_PRIMARIES, icc.D65, icc.SRGB_CURVE)
+        profile = icc.gray("sRGB", icc.SRGB_CURVE) if is_gray else icc.rgb(*of_srgb)
     block = exif.with_resolution(photo.metadata.exif, photo.metadata.dots_per_mm)
     encoded: bytes = pyjpegxl.encode_from_numpy(
         np.ascontiguousarray(with_alpha(photo)),

@@ -8,7 +8,7 @@ from dfi_server.photo.containers import Data, png_chunks
 
 _PNG_UNIT = 100_000
 _SRGB_GAMMA, _ABOUT = 1 / 2.2, 0.005  # what writers of sRGB state as gAMA; PNG, third edition, 11.3.2.5
-_SRGB_POINTS = (cicp.SRGB_WHITE, *cicp.SRGB_PRIMARIES)
+_SRGB_POINTS = (icc.D65, *icc.SRGB_PRIMARIES)
 _SAME = 0.001  # of x and y
 
 
@@ -53,8 +53,8 @@ def _of_numbers(gamma_chunk: bytes, points_chunk: bytes, channels: int) -> bytes
     points = [(x / _PNG_UNIT, y / _PNG_UNIT) for x, y in zip(numbers[::2], numbers[1::2], strict=True)]
     near = zip(points, _SRGB_POINTS, strict=False)
     is_srgb = all(abs(a - b) < _SAME for said, known in near for a, b in zip(said, known, strict=True))
-    curve: icc.Curve = cicp.SRGB_CURVE if not gamma or abs(gamma - _SRGB_GAMMA) < _ABOUT else (1 / gamma,)
-    if curve == cicp.SRGB_CURVE and is_srgb:
+    curve: icc.Curve = icc.SRGB_CURVE if not gamma or abs(gamma - _SRGB_GAMMA) < _ABOUT else (1 / gamma,)
+    if curve == icc.SRGB_CURVE and is_srgb:
         return None
     white, red, green, blue = points or _SRGB_POINTS
     name = "gAMA and cHRM of a PNG"
