@@ -8,7 +8,7 @@ from dfi_server.photo.cicp import CodePoints
 from dfi_server.photo.containers import Data
 
 _SEQUENCE_HEADER = 1  # AV1's
-_UNSPECIFIED = 2
+_HEADER = 100  # bytes in which it is
 
 
 def boxes(data: Data, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
@@ -31,57 +31,85 @@ def code_points(data: Data) -> CodePoints | None:
 
     Raises ValueError, struct.error or IndexError for a damaged file.
     """
-    configuration = None
-    for name, content in _properties(data):
+    start, end = next(((start, end) for name, start, end in boxes(data, 0, len(data)) if name == b"meta"), (-4, 0))
+    meta = {name: (first, last) for name, first, last in boxes(data, start + 4, end)}
+    if not {b"pitm", b"iprp", b"iloc"} <= meta.keys():
+        return None
+    at, _ = meta[b"pitm"]
+    primary = _number(data, at + 4, 4 if data[at] else 2)
+    is_av1 = False
+    for name, content in _properties(data, *meta[b"iprp"], primary):
         if name == b"colr" and content[:4] == b"nclx":
             return CodePoints(*struct.unpack_from(">HHH", content, 4))
-        if name == b"av1C":
-            configuration = content[4:]
-    return _of_av1(configuration) if configuration else None
+        is_av1 |= name == b"av1C"
+    place = _place(data, meta[b"iloc"][0], primary) if is_av1 else None
+    return _of_av1(data[place : place + _HEADER]) if place else None
 
 
-def _properties(data: Data) -> Iterator[tuple[bytes, bytes]]:
-    """The primary picture's properties."""
-    meta = next(((start + 4, end) for name, start, end in boxes(data, 0, len(data)) if name == b"meta"), (0, 0))
-    inside = {name: (start, end) for name, start, end in boxes(data, *meta)}
-    of_items = {name: (start, end) for name, start, end in boxes(data, *inside.get(b"iprp", (0, 0)))}
-    known = list(boxes(data, *of_items.get(b"ipco", (0, 0))))
-    if b"pitm" not in inside or b"ipma" not in of_items:
-        return
-    start, _ = inside[b"pitm"]
-    (primary,) = struct.unpack_from(">I" if data[start] else ">H", data, start + 4)
-    for number in _associated(data, of_items[b"ipma"][0], primary):
+def _number(data: Data, at: int, size: int) -> int:
+    return int.from_bytes(data[at : at + size], "big")
+
+
+def _properties(data: Data, start: int, end: int, item: int) -> Iterator[tuple[bytes, bytes]]:
+    """An item's properties, of those in a box."""
+    inside = {name: (first, last) for name, first, last in boxes(data, start, end)}
+    known = list(boxes(data, *inside.get(b"ipco", (0, 0))))
+    for number in _associated(data, inside[b"ipma"][0], item) if b"ipma" in inside else ():
         if 0 < number <= len(known):
-            name, first, end = known[number - 1]
-            yield name, data[first:end]
+            name, first, last = known[number - 1]
+            yield name, data[first:last]
 
 
 def _associated(data: Data, at: int, item: int) -> list[int]:
-    """The numbers, from 1, of an item's properties."""
-    wide_items, wide_numbers = data[at] > 0, data[at + 3] & 1
-    (count,) = struct.unpack_from(">I", data, at + 4)
+    """The numbers, from 1, of an item's properties, by an ipma box."""
+    item_size, size = 4 if data[at] else 2, 2 if data[at + 3] & 1 else 1
+    count = _number(data, at + 4, 4)
     at += 8
     for _ in range(count):
-        (each,) = struct.unpack_from(">I" if wide_items else ">H", data, at)
-        at += 4 if wide_items else 2
-        size = 2 if wide_numbers else 1
-        numbers = struct.unpack_from(f">{data[at]}{'H' if wide_numbers else 'B'}", data, at + 1)
-        at += 1 + size * len(numbers)
+        each, numbers = _number(data, at, item_size), data[at + item_size]
+        at += item_size + 1
         if each == item:
-            return [number & (1 << 8 * size - 1) - 1 for number in numbers]
+            places = range(at, at + size * numbers, size)
+            return [_number(data, place, size) & (1 << 8 * size - 1) - 1 for place in places]  # the first bit: needed?
+        at += size * numbers
     return []
 
 
+def _place(data: Data, at: int, item: int) -> int | None:
+    """Where in the file an item begins, by an iloc box; None where it is elsewhere."""
+    version, sizes = data[at], _number(data, at + 4, 2)
+    offset_size, length_size, base_size, index_size = (sizes >> shift & 0xF for shift in (12, 8, 4, 0))
+    index_size = index_size if version else 0
+    id_size = 4 if version == 2 else 2
+    count = _number(data, at + 6, id_size)
+    at += 6 + id_size
+    for _ in range(count):
+        if at >= len(data):
+            raise ValueError("it ends too early")
+        each, at = _number(data, at, id_size), at + id_size
+        way, at = (_number(data, at, 2) & 0xF, at + 2) if version else (0, at)
+        base, at = _number(data, at + 2, base_size), at + 2 + base_size
+        extents, at = _number(data, at, 2), at + 2
+        if each == item:
+            return None if way else base + _number(data, at + index_size, offset_size)
+        at += extents * (index_size + offset_size + length_size)
+    return None
+
+
 def _of_av1(units: bytes) -> CodePoints | None:
-    """From the sequence header of a still picture."""
+    """From the sequence header of a still picture, among AV1's units."""
     bits = Bits(units, "big")
-    _, kind, extended, sized, _ = (bits.take(width) for width in (1, 4, 1, 1, 1))
-    if kind != _SEQUENCE_HEADER or extended:
-        return None
-    while sized and bits.take(1):  # the length, seven bits a byte
-        bits.take(7)
-    if sized:
-        bits.take(7)
+    while True:
+        _, kind, is_extended, has_size, _ = (bits.take(width) for width in (1, 4, 1, 1, 1))
+        if is_extended or not has_size:
+            return None
+        size = shift = 0
+        while bits.take(1):  # seven bits a byte, the last first
+            size, shift = size | bits.take(7) << shift, shift + 7
+        size |= bits.take(7) << shift
+        if kind == _SEQUENCE_HEADER:
+            break
+        bits.take(8 * size)
     profile, _, is_reduced, _ = (bits.take(width) for width in (3, 1, 1, 5))
     if not is_reduced:
         return None
@@ -93,6 +121,4 @@ def _of_av1(units: bytes) -> CodePoints | None:
         bits.take(1)
     if profile != 1:
         bits.take(1)  # monochrome
-    if not bits.take(1):
-        return CodePoints(_UNSPECIFIED, _UNSPECIFIED, _UNSPECIFIED)
-    return CodePoints(*(bits.take(8) for _ in range(3)))
+    return CodePoints(*(bits.take(8) for _ in range(3))) if bits.take(1) else None
