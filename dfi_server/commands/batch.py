@@ -21,11 +21,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Literal, TypeAlias
 
-from PIL import Image
-
 from dfi_server.commands import remote
 from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.photo import colour, disk
+from dfi_server.photo import colour, disk, formats
 from dfi_server.photo.pixels import Patch, Pixels, edited
 from dfi_server.wire.client import Client
 from dfi_server.wire.messages import FaceChoice
@@ -99,12 +97,11 @@ def plan(job: Job) -> Plan:
     source, target = job.source.resolve(), job.target.resolve()
     if source == target:
         raise DFIError(ErrorCode.BAD_DATA, f"{job.source} holds the photos: name another folder for what is made.")
-    known = Image.registered_extensions()
     inside = target.is_relative_to(source)
     found = sorted(
         path.relative_to(source)
         for path in source.rglob("*")
-        if path.suffix.lower() in known and path.is_file() and not (inside and path.is_relative_to(target))
+        if path.suffix.lower() in formats.EXTENSIONS and path.is_file() and not (inside and path.is_relative_to(target))
     )
     if not found:
         raise DFIError(ErrorCode.BAD_DATA, f"No photos were found in {job.source}.")

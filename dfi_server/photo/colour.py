@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pyvips
 
+from dfi_server.photo import icc
 from dfi_server.photo.pixels import Patch, Photo, Pixels, crop, from_unit, to_depth, to_unit
 
 _SAME = 1 / 255  # profiles that differ from sRGB by less mean sRGB
@@ -22,8 +23,8 @@ def to_srgb(photo: Photo) -> Pixels:
     """
     if _means_srgb(photo.icc_profile, photo.pixels.shape[2]):
         return photo.pixels
-    with _file(photo.icc_profile) as profile:
-        return _transform(photo.pixels, profile, _SRGB)[..., : photo.pixels.shape[2]]
+    with _file(photo.icc_profile, photo.pixels.shape[2]) as profile:
+        return _transform(photo.pixels, profile, _SRGB)
 
 
 def from_srgb(photo: Photo, srgb: Pixels, patch: Patch) -> Patch:
@@ -33,7 +34,7 @@ def from_srgb(photo: Photo, srgb: Pixels, patch: Patch) -> Patch:
     """
     if srgb is photo.pixels:
         return patch
-    with _file(photo.icc_profile) as profile:
+    with _file(photo.icc_profile, photo.pixels.shape[2]) as profile:
         before, after = (_transform(pixels, _SRGB, profile) for pixels in (crop(srgb, patch.box), patch.pixels))
     own = crop(photo.pixels, patch.box)
     change = to_unit(after) - to_unit(before)
@@ -43,18 +44,15 @@ def from_srgb(photo: Photo, srgb: Pixels, patch: Patch) -> Patch:
 
 
 def _transform(pixels: Pixels, source: str, target: str) -> Pixels:
-    """(H, W, C) to (H, W, channels of the target) uint16, by relative colorimetric intent; a profile is a file's name.
+    """(H, W, C) to (H, W, C) uint16, by relative colorimetric intent; a profile is a file's name.
 
     Raises pyvips.Error where a profile does not fit.
     """
-    if source == _SRGB and pixels.shape[2] == 1:
-        pixels = np.repeat(pixels, 3, axis=2)
-    deep = np.ascontiguousarray(to_depth(pixels, np.dtype(np.uint16)))
-    height, width, channels = deep.shape
-    image = pyvips.Image.new_from_memory(deep.data, width, height, channels, "ushort")
-    image = image.copy(interpretation="grey16" if channels == 1 else "rgb16")
+    height, width, channels = pixels.shape
+    deep = np.ascontiguousarray(np.broadcast_to(to_depth(pixels, np.dtype(np.uint16)), (height, width, 3)))
+    image = pyvips.Image.new_from_memory(deep.data, width, height, 3, "ushort").copy(interpretation="rgb16")
     converted = image.icc_transform(target, input_profile=source, depth=16, intent="relative")
-    return np.asarray(converted.numpy()).reshape(height, width, -1)
+    return np.asarray(converted.numpy()).reshape(height, width, -1)[..., :channels]
 
 
 @functools.lru_cache(maxsize=8)
@@ -64,7 +62,7 @@ def _means_srgb(icc_profile: bytes | None, channels: int) -> bool:
     steps = np.linspace(0, 65535, 9 if channels == 3 else 256).astype(np.uint16)
     colours = np.stack(np.meshgrid(*[steps] * channels), axis=-1).reshape(1, -1, channels)
     try:
-        with _file(icc_profile) as profile:
+        with _file(icc_profile, channels) as profile:
             seen, _ = _transform(colours, profile, _SRGB), _transform(colours, _SRGB, profile)
     except pyvips.Error:
         return True
@@ -72,9 +70,10 @@ def _means_srgb(icc_profile: bytes | None, channels: int) -> bool:
 
 
 @contextmanager
-def _file(icc_profile: bytes | None) -> Iterator[str]:
-    """libvips takes output profiles from files only."""
+def _file(icc_profile: bytes | None, channels: int) -> Iterator[str]:
+    """libvips takes output profiles from files only, and is far from exact in dark grays but where they are RGB."""
+    profile = icc.gray_as_rgb(icc_profile) if icc_profile and channels == 1 else icc_profile
     with tempfile.NamedTemporaryFile(suffix=".icc") as file:
-        file.write(icc_profile or b"")
+        file.write(profile or b"")
         file.flush()
         yield file.name

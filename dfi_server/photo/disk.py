@@ -1,6 +1,7 @@
-"""Photographs on disk: libvips reads and writes the pixels at their own depth, Pillow the rare formats it lacks."""
+"""Photographs on disk: libvips reads and writes the pixels at their own depth, extras.py and Pillow what it lacks."""
 
 import contextlib
+import io
 import logging
 import os
 import tempfile
@@ -15,8 +16,9 @@ import pyvips
 from PIL import ExifTags, Image, ImageOps
 
 from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.photo import metadata, pages
-from dfi_server.photo.pixels import Metadata, Photo, Size, to_depth, to_image
+from dfi_server.photo import extras, formats, lossless, metadata, pages, signalled, unended
+from dfi_server.photo.containers import opened
+from dfi_server.photo.pixels import Metadata, Photo, Size, to_image, with_alpha
 from dfi_server.wire.messages import MAX_PIXELS
 
 PART = ".part"
@@ -27,16 +29,14 @@ pyvips.block_untrusted_set(True)
 logging.getLogger("pyvips").setLevel(logging.CRITICAL)  # what is wrong with a file is said in one sentence
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit would refuse photos that the rest of the program takes
 
-# Pillow's name of a format -> libvips' saver with its options, and the deepest dtype that the format holds
-_SAVERS: dict[str, tuple[str, dict[str, Any], str]] = {
-    "AVIF": ("heifsave_buffer", {"compression": "av1", "Q": 90}, "uint16"),
-    "JPEG": ("jpegsave_buffer", {"Q": 95, "subsample_mode": "off"}, "uint8"),
-    "PNG": ("pngsave_buffer", {"compression": 1}, "uint16"),  # higher levels take seconds for a few percent
-    "TIFF": ("tiffsave_buffer", {}, "float32"),
-    "WEBP": ("webpsave_buffer", {"Q": 95}, "uint8"),
+# Pillow's name of a format -> libvips' saver with its options, and those for a photo that was lossless
+_SAVERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "AVIF": ("heifsave_buffer", {"compression": "av1", "Q": 90}, {"compression": "av1", "lossless": True}),
+    "JPEG": ("jpegsave_buffer", {"Q": 95, "subsample_mode": "off"}, {}),
+    "PNG": ("pngsave_buffer", {"compression": 1}, {}),  # higher levels take seconds for a few percent
+    "TIFF": ("tiffsave_buffer", {}, {}),
+    "WEBP": ("webpsave_buffer", {"Q": 95}, {"lossless": True, "exact": True}),  # colours under transparency, too
 }
-_BY_PILLOW = {"BMP", "JPEG2000"}  # 8 bits a channel
-_OPAQUE = {"BMP", "JPEG"}
 _DTYPES = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
 _INTERPRETATIONS = {("uint8", 1): "b-w", ("uint16", 1): "grey16", ("uint8", 3): "srgb", ("uint16", 3): "rgb16"}
 
@@ -51,9 +51,10 @@ def read(path: Path) -> Photo:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is wrong is said below, in one sentence
             try:
-                return _read_by_vips(path)
+                # not a path: libvips would take "[...]" at its end for options
+                return _read_by_vips(path, pyvips.Source.new_from_file(str(path)), "truncated")
             except pyvips.Error:
-                return _read_by_pillow(path)
+                return _read_otherwise(path)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DFIError(
             ErrorCode.TOO_LARGE,
@@ -65,26 +66,22 @@ def read(path: Path) -> Photo:
         raise DFIError(ErrorCode.BAD_IMAGE, f"{path} is not an image that can be read ({error}).") from error
 
 
-def _read_by_vips(path: Path) -> Photo:
-    # not a path: libvips would take "[...]" at its end for options
-    source = pyvips.Source.new_from_file(str(path))
-    image = pyvips.Image.new_from_source(source, "", fail_on="truncated")
+def _read_by_vips(path: Path, source: pyvips.Source, fail_on: str) -> Photo:
+    image = pyvips.Image.new_from_source(source, "", fail_on=fail_on)
     if image.width * image.height > MAX_PIXELS:
         raise Image.DecompressionBombError
-    if image.format not in _DTYPES:
+    if image.format not in _DTYPES and image.interpretation != "labs":
         raise ValueError("its numbers have no known range: convert it to 8 or 16 bits, or to floating point")
     if pages.is_cut_off(path):
         raise EOFError("it ends too early")
     orientation, count = (image.get(name) if image.get_typeof(name) else 1 for name in ("orientation", "n-pages"))
-    photo = Photo(np.empty(0), icc_profile=_blob(image, "icc-profile-data"))
+    channels = 3 if image.bands > 2 else 1
+    photo = Photo(np.empty((0, 0, channels)), icc_profile=_blob(image, "icc-profile-data"))
     known = Metadata(_blob(image, "exif-data"), _blob(image, "xmp-data"))
     image = image.autorot()
     photo = _with_the_rest(photo, path, known, orientation, count, (image.width, image.height))
-    space = "srgb" if image.format == "uchar" else "rgb16"
     if image.interpretation in ("cmyk", "lab", "labs", "labq", "xyz"):
-        with contextlib.suppress(pyvips.Error):  # a profile that does not fit
-            image = image.icc_import(embedded=True)
-        image = image.colourspace(space)
+        image = _as_srgb(image)
         photo = replace(photo, icc_profile=None)  # it describes other numbers than those that pixels have now
     transparent = image.bands in (2, 4)
     if image.bands > 4:
@@ -95,6 +92,17 @@ def _read_by_vips(path: Path) -> Photo:
     return replace(photo, pixels=np.ascontiguousarray(pixels[..., :-1]), alpha=np.ascontiguousarray(pixels[..., -1]))
 
 
+def _as_srgb(image: pyvips.Image) -> pyvips.Image:
+    depth = 8 if image.format == "uchar" else 16
+    with contextlib.suppress(pyvips.Error):  # a profile that does not fit
+        if image.interpretation == "cmyk":
+            image = image.icc_import(embedded=True)
+    with contextlib.suppress(pyvips.Error):
+        if image.interpretation in ("lab", "labs", "labq"):  # of D50, as in profiles
+            return image.icc_export(output_profile="srgb", intent="relative", depth=depth)
+    return image.colourspace("srgb" if depth == 8 else "rgb16")
+
+
 def _blob(image: pyvips.Image, name: str) -> bytes | None:
     return bytes(image.get(name)) if image.get_typeof(name) else None
 
@@ -102,7 +110,25 @@ def _blob(image: pyvips.Image, name: str) -> bytes | None:
 def _with_the_rest(photo: Photo, path: Path, known: Metadata, orientation: int, count: int, size: Size) -> Photo:
     """The photo with what its file holds beside the first picture's pixels."""
     all_pages, notes = pages.look(path, count)
+    with opened(path) as data:
+        photo = replace(
+            photo,
+            icc_profile=signalled.profile(data, photo.icc_profile, photo.pixels.shape[2]),
+            is_lossless=lossless.is_lossless(data),
+        )
     return replace(photo, metadata=metadata.read(path, known, orientation, size), pages=all_pages, notes=notes)
+
+
+def _read_otherwise(path: Path) -> Photo:
+    with opened(path) as data:
+        if kind := extras.recognised(data):
+            photo = extras.read(bytes(data), kind)
+            height, width, _ = photo.pixels.shape
+            return _with_the_rest(photo, path, photo.metadata, 1, 1, (width, height))
+        whole = unended.ended(data)
+    if whole:
+        return _read_by_vips(path, pyvips.Source.new_from_memory(whole), "warning")
+    return _read_by_pillow(path)
 
 
 def _read_by_pillow(path: Path) -> Photo:
@@ -130,47 +156,43 @@ def _read_by_pillow(path: Path) -> Photo:
 def write(path: Path, photo: Photo) -> tuple[str, ...]:
     """Write a photo in the format of the path's extension, whole or not at all; sentences on what is not in the file.
 
-    A depth that the format does not hold is reduced; so is transparency in JPEG and BMP. Raises DFIError(BAD_IMAGE) for
-    an extension that cannot be written, DFIError(NO_SPACE) where writing fails.
+    A depth that the format does not hold is reduced, transparency laid on white. Raises DFIError(BAD_IMAGE) for an
+    extension that cannot be written, DFIError(NO_SPACE) where writing fails.
     """
     check_writable(path)
-    format_name = Image.registered_extensions()[path.suffix.lower()]
+    format_name = formats.of_path(path)
+    assert format_name
+    photo, notes = formats.fitted(photo, format_name)
     kept = False
-    if format_name in _OPAQUE:
-        photo = replace(photo, alpha=None)
     try:
         if format_name in _SAVERS:
             content = _encode(photo, format_name)
             together = pages.join(content, photo.pages) if format_name == "TIFF" else None
             content, kept = together or content, together is not None
-            write_whole(path, lambda file: file.write(content))
+        elif format_name in extras.FORMATS:
+            content = extras.encode(photo, format_name)
         else:
-            image = to_image(_at_depth(photo, np.dtype(np.uint8)))
-            extras = {"icc_profile": photo.icc_profile} if photo.icc_profile else {}
-            write_whole(path, lambda file: image.save(file, format_name, **extras))
-    except (OSError, ValueError, pyvips.Error) as error:
+            buffer = io.BytesIO()
+            to_image(photo).save(buffer, format_name)
+            content = buffer.getvalue()
+        write_whole(path, lambda file: file.write(content))
+    except (OSError, ValueError, RuntimeError, pyvips.Error) as error:
         raise DFIError(ErrorCode.NO_SPACE, f"{path} could not be written ({_first_line(error)}).") from error
-    return (*photo.notes, *pages.said(photo.pages, kept))
+    return (*photo.notes, *notes, *pages.said(photo.pages, kept))
 
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _at_depth(photo: Photo, dtype: np.dtype) -> Photo:
-    alpha = None if photo.alpha is None else to_depth(photo.alpha, dtype)
-    return replace(photo, pixels=to_depth(photo.pixels, dtype), alpha=alpha)
-
-
 def _encode(photo: Photo, format_name: str) -> bytes:
-    saver, options, deepest = _SAVERS[format_name]
-    if photo.pixels.dtype.itemsize > np.dtype(deepest).itemsize:
-        photo = _at_depth(photo, np.dtype(deepest))
+    saver, usual, without_loss = _SAVERS[format_name]
+    options = without_loss if photo.is_lossless and without_loss else usual
     dtype, channels = photo.pixels.dtype.name, photo.pixels.shape[2]
-    pixels = photo.pixels if photo.alpha is None else np.concatenate([photo.pixels, photo.alpha[..., None]], axis=2)
+    pixels = with_alpha(photo)
     height, width, bands = pixels.shape
-    formats = {np.dtype(kind).name: name for name, kind in _DTYPES.items()}
-    raw = pyvips.Image.new_from_memory(np.ascontiguousarray(pixels).data, width, height, bands, formats[dtype])
+    names = {np.dtype(kind).name: name for name, kind in _DTYPES.items()}
+    raw = pyvips.Image.new_from_memory(np.ascontiguousarray(pixels).data, width, height, bands, names[dtype])
     interpretation = _INTERPRETATIONS.get((dtype, channels), "b-w" if channels == 1 else "rgb")
     image = raw.copy(interpretation=interpretation)
     by_vips = metadata.for_avif(photo.metadata) if format_name == "AVIF" else {}
@@ -186,11 +208,16 @@ def _encode(photo: Photo, format_name: str) -> bytes:
 
 def check_writable(path: Path) -> None:
     """Raise DFIError before any work is done, if a result could not be written to `path`."""
-    format_name = Image.registered_extensions().get(path.suffix.lower())
-    if format_name not in _SAVERS and format_name not in _BY_PILLOW:
+    format_name = formats.of_path(path)
+    if not format_name:
         raise DFIError(
             ErrorCode.BAD_IMAGE, f"'{path.name}' has no extension of a photo's format: use .png, .jpg, .tif or .webp."
         )
+    if format_name in extras.FORMATS:
+        try:
+            extras.check(format_name)
+        except ValueError as error:
+            raise DFIError(ErrorCode.BAD_REQUEST, f"{path.name} cannot be written ({error}).") from error
     if path.is_dir():
         raise DFIError(ErrorCode.BAD_REQUEST, f"{path} is a folder: name a file in it.")
     if not path.parent.is_dir():

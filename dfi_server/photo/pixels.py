@@ -60,6 +60,7 @@ class Photo:
     icc_profile: bytes | None = None
     metadata: Metadata = Metadata()
     pages: Pages = Pages()
+    is_lossless: bool = False  # in its file, whose format can do both
     notes: tuple[str, ...] = ()  # sentences on what of its file is not in it
 
 
@@ -213,11 +214,14 @@ def within(patch: Patch, box: Box) -> Patch:
     return Patch(x, y, crop(patch.pixels, part), mask)
 
 
+def with_alpha(photo: Photo) -> np.ndarray:
+    """The photo's pixels with transparency, where it has such, as one channel more."""
+    return photo.pixels if photo.alpha is None else np.concatenate([photo.pixels, photo.alpha[..., None]], axis=2)
+
+
 def to_image(photo: Photo) -> Image.Image:
     """The photo as a Pillow image: L, LA, RGB or RGBA."""
-    pixels = photo.pixels
-    if photo.alpha is not None:
-        pixels = np.concatenate([pixels, photo.alpha[..., None]], axis=2)
+    pixels = with_alpha(photo)
     return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
 
 
