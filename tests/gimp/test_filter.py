@@ -405,7 +405,7 @@ def test_bad_arguments(apply: Apply, values: dict[str, object], sentence: str) -
             "“two” is a layer group: select one layer inside it.",
         ),
         (
-            "layer = Gimp.Channel.new(image, 'spots', 250, 250, 50, Gimp.Color.new('red'))\n"
+            "layer = Gimp.Channel.new(image, 'spots', 250, 250, 50, Gegl.Color.new('red'))\n"
             "image.insert_channel(layer, None, 0)",
             "A channel is selected: select a layer",
         ),
