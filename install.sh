@@ -12,10 +12,12 @@
 #   ~/.local/bin/dfi                          the command
 #   ~/.config/GIMP/3.*/plug-ins/dfi           the filter, in every GIMP 3 configuration folder (Flatpak's as well)
 # Only where Debian's package python3-venv is missing is a system package installed, by apt-get or `sudo -n apt-get`.
+# Without an NVIDIA GPU, torch is the one for the CPU, from https://download.pytorch.org/whl/cpu or from a mirror of that,
+# named by DFI_TORCH_CPU_INDEX; where that cannot be reached, it is the package registry's, with CUDA (2.7 GB).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-torch_cpu_index=https://download.pytorch.org/whl/cpu
+constraints=$here/constraints.txt
 check_network="Check the connection to https://pypi.org, then run ./install.sh again."
 sample=$here/dfi_server/sample/astronaut.jpg
 sample_edit=eyeglasses=0.5 # she smiles already
@@ -167,17 +169,9 @@ make_venv() {
     step "Making a virtual environment" "The lines above say why." "$python" -m venv --clear "$venv"
 }
 
-has_nvidia_gpu() {
-    nvidia-smi -L >/dev/null 2>&1 || grep -qs 0x10de /sys/bus/pci/devices/*/vendor
-}
-
-answers() {
-    timeout 8 "$python" -c 'import sys, urllib.request as u; u.urlopen(sys.argv[1], timeout=4)' "$1" 2>/dev/null
-}
-
 pip() { "$venv/bin/python" -m pip "$@"; }
 
-pip_install() { pip install -c "$here/constraints.txt" "$@"; } # in the versions that the tests passed with
+pip_install() { pip install -c "$constraints" "$@"; } # in the versions that the tests passed with
 
 check_space() {
     local free
@@ -195,18 +189,19 @@ pip_install_package() {
     pip_install --no-build-isolation "$home/tmp/source"
 }
 
-install_cpu_torch() {
+try_cpu_torch() {
     check_space 3
-    step "Installing torch for the CPU (200 MB)" "" pip_install --index-url "$torch_cpu_index" "$@"
+    cpu_index_answers "$python" &&
+        step "Installing torch for the CPU from $torch_cpu_index (200 MB)" "" install_cpu_torch pip && return
+    echo "$no_cpu_torch"
+    return 1
 }
 
 install_package() {
-    local torch=(torch torchvision) text="Installing the program and what it needs"
-    if ! pip_install -q --no-index --no-deps "${torch[@]}" >/dev/null 2>&1; then # unless it is there
-        if has_nvidia_gpu || ! answers "$torch_cpu_index/torch/" || ! install_cpu_torch "${torch[@]}"; then
-            check_space 12
-            text+=" (2.7 GB with torch)"
-        fi
+    local text="Installing the program and what it needs"
+    if ! torch_is_there pip && { has_nvidia_gpu || ! try_cpu_torch; }; then
+        check_space 12
+        text+=" (2.7 GB with torch)"
     fi
     step "$text" "$check_network" pip_install_package
 }
@@ -265,6 +260,8 @@ edit_sample() {
     echo "The edited portrait: $result (before: $sample)"
 }
 
+# shellcheck source=torch.bash
+. "$here/torch.bash"
 # shellcheck source=gimp_plugin/install.bash
 . "$here/gimp_plugin/install.bash"
 

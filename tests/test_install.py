@@ -1,7 +1,6 @@
 """install.sh, run for real: one full installation into a throw-away home; 2.7 GB are downloaded unless pip has them."""
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from gimp.gimp import EDITOR_SIDE, REPOSITORY, Gimp, free_endpoint, wait_for
 from PIL import Image
+from support.home import Home, cache, program
 
 from dfi_server.paths import SAMPLE
 from dfi_server.wire.client import Client
@@ -38,47 +38,6 @@ command = json.loads(pathlib.Path(plugin, "server.json").read_text())["command"]
 info = client.start_server([*command, "--endpoint", endpoint], endpoint, log=pathlib.Path(log))
 print(info.version, info.store)
 """
-
-
-class Home:
-    """A user's home folder, and install.sh run as that user."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.state = path / ".local/share/dfi"
-        self.link = path / ".local/bin/dfi"
-        self.filter = path / ".config/GIMP/3.0/plug-ins/dfi"
-
-    def environment(self, **changes: str) -> dict[str, str]:
-        """The one of the tests, without what would lead out of this home; pip's cache is shared, for its size."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "DFI_", "PYTHON", "VIRTUAL_ENV"))}
-        return {**kept, "HOME": str(self.path), "PIP_CACHE_DIR": str(cache() / "pip"), **changes}
-
-    def install(self, *options: str, **changes: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [REPOSITORY / "install.sh", *options],
-            cwd="/",
-            env=self.environment(**changes),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=1800,
-        )
-
-    def contents(self) -> dict[str, str]:
-        """Every file, folder and link, with its mode and what is in it."""
-        return {str(path.relative_to(self.path)): self._describe(path) for path in self.path.rglob("*")}
-
-    @staticmethod
-    def _describe(path: Path) -> str:
-        if path.is_symlink():
-            return f"-> {path.readlink()}"
-        inside = "folder" if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
-        return f"{path.stat().st_mode:o} {inside}"
-
-
-def cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def running(endpoint: str) -> list[int]:
@@ -287,16 +246,10 @@ def tools(tmp_path: Path) -> Path:
     """A folder for PATH: the system's programs without Python and what installs packages."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for program in [*Path("/usr/bin").iterdir(), *Path("/bin").iterdir()]:
-        if not program.name.startswith(("python", "apt", "sudo", "gimp")) and not (folder / program.name).exists():
-            (folder / program.name).symlink_to(program)
+    for path in [*Path("/usr/bin").iterdir(), *Path("/bin").iterdir()]:
+        if not path.name.startswith(("python", "apt", "sudo", "gimp")) and not (folder / path.name).exists():
+            (folder / path.name).symlink_to(path)
     return folder
-
-
-def program(path: Path, script: str) -> None:
-    path.unlink(missing_ok=True)
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
 
 
 def refusal(home: Home, *options: str, **changes: str) -> str:

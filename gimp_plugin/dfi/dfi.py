@@ -11,8 +11,8 @@ attribute, alpha, face, layer-mask):
     face        "largest", "all", or a number from 1, counted from the largest
     layer-mask  True: what hides the rest of the new layer is a layer mask, to be painted on; False: its own alpha
 
-The result is a new layer above the source, the size of the change. Run on such a result, the filter edits its source
-again, with the same settings to start from, and hides the earlier result.
+The result is a new layer above the source, the size of the change, and is selected. Run on such a result, the filter
+edits its source again, with the same settings to start from, and hides the earlier result.
 
 A selection says which faces are meant, or where one is that was not found, and limits the change.
 """

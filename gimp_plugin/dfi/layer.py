@@ -39,8 +39,10 @@ def single_layer(drawables: Sequence[Gimp.Drawable]) -> Gimp.Layer:
         text = _("{count} layers are selected: select one layer that shows a face.")
         raise UserError(text.format(count=len(drawables)))
     (layer,) = drawables
+    if isinstance(layer, Gimp.LayerMask):  # a result's mask is what is selected after Apply
+        layer = Gimp.Layer.from_mask(layer)
     if not isinstance(layer, Gimp.Layer):
-        raise UserError(_("A mask or a channel is selected: select the layer itself."))
+        raise UserError(_("A channel is selected: select a layer that shows a face."))
     if layer.is_floating_sel():
         text = _("The selection floats: anchor it, or make it a layer of its own, then run the filter again.")
         raise UserError(text)
@@ -121,8 +123,9 @@ class Source:
 
         What is seen of the layer is the product of the mask, the selection, the source's layer mask and the source's
         alpha. All of it is the layer's alpha; or, where a layer mask was asked for, only the last, and the product of
-        the others is the layer mask. The source stays the selected layer: a second run starts from it, and not from
-        the result of the first.
+        the others is the layer mask. The new layer is selected, its mask if it has one: what is painted next goes
+        there and not onto the photo, and the filter run again edits it again. GIMP's undo of the insertion selects
+        what was selected before.
         """
         size = (self._layer.get_width(), self._layer.get_height()) if self._layer.is_valid() else None
         if size != (self.width, self.height):
@@ -154,10 +157,10 @@ class Source:
                 layer_mask = new.create_mask(Gimp.AddMaskType.WHITE)
                 new.add_mask(layer_mask)
                 _write(layer_mask, "Y u16", shown)
-                new.set_edit_mask(False)
+                new.set_edit_mask(True)
             if instead_of and instead_of.is_valid():
                 instead_of.set_visible(False)
-            self._image.set_selected_layers([self._layer])
+            self._image.set_selected_layers([new])
         finally:
             self._image.undo_group_end()
         return new

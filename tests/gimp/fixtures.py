@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gimp.gimp import find_gimps
+from gimp.dialog import DIALOG, LOG, MESSAGE
+from gimp.gimp import Window, find_gimps
 from gimp.server import serving
 
 
@@ -32,6 +33,29 @@ def gimp_root(request: pytest.FixtureRequest) -> Path:
 def screenshots(gimp_root: Path, tmp_path: Path) -> Path:
     """Where to put pictures: a folder for each GIMP in DFI_TEST_SCREENSHOTS, if that is set."""
     return Path(os.environ.get("DFI_TEST_SCREENSHOTS", tmp_path)) / gimp_root.name
+
+
+@pytest.fixture(scope="module")
+def window(gimp_root: Path) -> Iterator[Window]:
+    window = Window(gimp_root)
+    try:
+        window.start()
+        yield window
+        log = window.log.read_text(errors="replace")
+        assert "Traceback" not in log, log
+    finally:
+        window.stop()
+
+
+@pytest.fixture
+def no_dialog_stays(window: Window) -> Iterator[None]:
+    """Or one failure would bring down the tests after it."""
+    yield
+    print(window.state())
+    for title in (LOG, MESSAGE, DIALOG):
+        for left in window.windows(title):
+            window.focus(left)
+            window.key("Escape")
 
 
 @pytest.fixture(scope="session")

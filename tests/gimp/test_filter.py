@@ -29,7 +29,7 @@ answer = {
     "status": status,
     "sentence": sentence,
     "source same": digest(layer) == before,
-    "source selected": [l.get_id() for l in image.get_selected_layers()] == [layer.get_id()],
+    "selected": [l.get_name() for l in image.get_selected_layers()],
     "dirty": image.is_dirty(),
     "layers": [facts(l) for l in image.get_layers()],
 }
@@ -95,7 +95,7 @@ def assert_added(answer: dict[str, Any], name: str) -> None:
     assert len(answer["layers"]) == 2
     assert answer["layers"][0]["name"] == name
     assert answer["source same"]
-    assert answer["source selected"]
+    assert answer["selected"] == [name]
 
 
 def assert_refused(answer: dict[str, Any], sentence: str) -> None:
@@ -298,7 +298,8 @@ def test_layer_mask_to_paint_on(gimp: Gimp, apply: Apply) -> None:
     after = (
         "answer['own mask same'] = digest(layer.get_mask()) == own_mask\nnew = image.get_layers()[0]\n"
         "keep('visible', visible(image), \"R'G'B'A u8\")\nkeep('alpha', new, 'A u8')\nmask = new.get_mask()\n"
-        "answer['masked'] = mask is not None\nif mask:\n    keep('mask', mask, 'Y u8')"
+        "answer['masked'] = mask is not None\nif mask:\n    keep('mask', mask, 'Y u8')\n"
+        "    answer['painted on'] = [d.get_id() for d in image.get_selected_drawables()] == [mask.get_id()]"
     )
     plain = apply(before, after)
     assert plain["status"] == "success" and not plain["masked"]
@@ -308,7 +309,7 @@ def test_layer_mask_to_paint_on(gimp: Gimp, apply: Apply) -> None:
 
     masked = apply(before, after, **{"layer-mask": True})
     assert_added(masked, "Smiling 0.4")
-    assert masked["masked"] and masked["own mask same"]
+    assert masked["masked"] and masked["own mask same"] and masked["painted on"]
     assert masked["layers"][0]["size"] == size
     assert (gimp.kept("alpha", "uint8", size) == 255).all()
     mask = gimp.kept("mask", "uint8", size)
@@ -369,7 +370,7 @@ def test_group_and_several_attributes(apply: Apply) -> None:
     answer = apply(before, after, attribute="smiling=0.2 mouth_wide_open eyeglasses=-.3", alpha=0.1)
     assert answer["status"] == "success", answer
     assert answer["names"] == ["top", "Smiling 0.2, Mouth wide open 0.1, Eyeglasses -0.3", "Background"]
-    assert answer["source same"] and answer["source selected"]
+    assert answer["source same"] and answer["selected"] == answer["names"][1:2]
 
 
 @pytest.mark.parametrize(
@@ -404,8 +405,9 @@ def test_bad_arguments(apply: Apply, values: dict[str, object], sentence: str) -
             "“two” is a layer group: select one layer inside it.",
         ),
         (
-            "layer = layer.create_mask(Gimp.AddMaskType.WHITE)\nimage.get_layers()[0].add_mask(layer)",
-            "select the layer itself",
+            "layer = Gimp.Channel.new(image, 'spots', 250, 250, 50, Gegl.Color.new('red'))\n"
+            "image.insert_channel(layer, None, 0)",
+            "A channel is selected: select a layer",
         ),
         ("layer = Gimp.Layer.new(image, 'new', 9, 9, 1, 100, 0)\nimage.insert_layer(layer, None, 0)", "“new” is empty"),
         ("layer.set_offsets(300, 0)\nimage.select_rectangle(2, 10, 10, 90, 90)", "The selection lies outside"),
@@ -579,12 +581,17 @@ answer["again"] = call(image, [first], attribute="smiling", alpha=-0.3, **{"laye
 answer["now"] = [[l.get_name(), l.get_visible()] for l in image.get_layers()]
 answer["source kept"] = digest(layer) == before
 answer["told"] = bytes(first.get_parasite("dfi-edit").get_data()).decode()
+second = image.get_selected_layers()[0]
+answer["by its mask"] = call(image, [second.get_mask()], attribute="smiling", alpha=0.2)
+answer["in the end"] = [l.get_name() for l in image.get_layers() if l.get_visible()]
 image.remove_layer(layer)
 answer["alone"] = call(image, [first], attribute="smiling", alpha=0.3)[0]
 """
     answer = apply(after=after)
     assert answer["again"] == ["success", ""]
     assert sorted(answer["now"]) == [["Background", True], ["Smiling -0.3", True], ["Smiling 0.4", False]]
+    assert answer["by its mask"] == ["success", ""]
+    assert sorted(answer["in the end"]) == ["Background", "Smiling 0.2"]
     assert answer["source kept"]
     assert '"attribute": "smiling=0.4"' in answer["told"]
     assert '"face": "largest"' in answer["told"]
