@@ -114,6 +114,7 @@ def test_metadata_goes_through_heic_and_jpeg_xl(extension: str, target: str, tmp
     exif = Image.Exif()
     exif[0x010F], exif[0x0112] = "a camera", 6
     exif.get_ifd(0x8769)[0x9003] = "2020:01:01 00:00:00"
+    exif.get_ifd(0x8769)[0x927C] = b"a maker's note, " * 4
     options = {"exif": exif.tobytes()[6:], "xmp": packet(), "icc_profile": SRGB, "dpi": (300, 150)}
     (tmp_path / "camera.jpg").write_bytes(saved(smooth(3, np.uint8), ".jpg", **options))
     first = disk.read(tmp_path / "camera.jpg")
@@ -129,6 +130,8 @@ def test_metadata_goes_through_heic_and_jpeg_xl(extension: str, target: str, tmp
     assert tags[0x010F] == "a camera"
     assert tags.get(0x0112, 1) == 1
     assert tags.get_ifd(0x8769)[0x9003] == "2020:01:01 00:00:00"
+    if target != ".tif":
+        assert tags.get_ifd(0x8769)[0x927C] == b"a maker's note, " * 4
 
 
 def test_an_iphones_heic_is_read_upright_in_its_own_colours(tmp_path: Path) -> None:
