@@ -186,7 +186,9 @@ pip_install_package() {
     mkdir "$home/tmp/source"
     cp -r "$here"/{pyproject.toml,README.md,LICENSE,dfi_server} "$home/tmp/source"
     pip_install setuptools
-    pip_install --no-build-isolation "$home/tmp/source"
+    # with HEIC and JPEG XL where the packages that read them have wheels
+    pip_install --no-build-isolation --only-binary brotli,pillow-heif,pyjpegxl "$home/tmp/source[heif]" ||
+        pip_install --no-build-isolation "$home/tmp/source"
 }
 
 try_cpu_torch() {
@@ -252,6 +254,14 @@ check_store() {
     fi
 }
 
+check_formats() {
+    if "$venv/bin/python" -P -c 'import brotli, pillow_heif, pyjpegxl' 2>>"$log"; then
+        ok "HEIC and JPEG XL"
+    else
+        no "HEIC or JPEG XL: there is no package for this machine, and dfi says which is missing"
+    fi
+}
+
 edit_sample() {
     local result=$home/sample.png
     record tree "$result"
@@ -300,6 +310,7 @@ install() {
     fi
     [ -z "$given_home" ] || ok "State in $home: keep DFI_HOME=$given_home set where you run $dfi"
     check_store
+    check_formats
     echo
     edit_sample
     [ -d "$home/stores/lfw" ] ||

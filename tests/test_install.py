@@ -100,6 +100,7 @@ def test_first_run_says_what_works_and_what_is_missing(installed: Home, first_ru
         assert f"\n  ok  {works}" in first_run
     assert f"Filter in {installed.path}/.var/app/org.gimp.GIMP/config/GIMP/3.0/plug-ins/dfi" in first_run
     assert "\n  ok  Store of 73 attribute vectors" in first_run
+    assert "\n  ok  HEIC and JPEG XL" in first_run
     assert f"The edited portrait: {installed.state}/sample.png" in first_run
     assert "bundled starter model" in first_run
     assert "dfi setup (downloads 650 MB, 20 min)" in first_run

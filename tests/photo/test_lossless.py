@@ -114,8 +114,8 @@ def test_formats_that_know_no_loss_have_none(extension: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("source", [*BOTH_WAYS, ".jpg", ".png"])
 def test_what_was_not_lossless_stays_small(source: str, target: str, tmp_path: Path) -> None:
     """A file of a format with losses does not grow to several times its size; nor does a PNG that becomes one."""
-    y, x = np.mgrid[0:256, 0:256]
-    soft = np.stack([y, x, (x + y) // 2], axis=2) + np.random.default_rng(0).normal(0, 6, (256, 256, 3))
+    y, x = np.mgrid[0:128, 0:128]
+    soft = np.stack([y, x, (x + y) // 2], axis=2) + np.random.default_rng(0).normal(0, 6, (128, 128, 3))
     pixels = np.clip(soft, 0, 255).astype(np.uint8)
     content = WRITERS[source](pixels) if source in BOTH_WAYS else saved(pixels, source)
     copied(content, target, tmp_path)
@@ -125,8 +125,8 @@ def test_what_was_not_lossless_stays_small(source: str, target: str, tmp_path: P
 
 def test_a_jpeg_inside_a_jpeg_xl_is_not_lossless(tmp_path: Path) -> None:
     """Its pixels were rounded when it was a JPEG; writing it anew without loss would make it several times larger."""
-    y, x = np.mgrid[0:256, 0:256]
-    soft = np.stack([y, x, (x + y) // 2], axis=2) + np.random.default_rng(0).normal(0, 6, (256, 256, 3))
+    y, x = np.mgrid[0:128, 0:128]
+    soft = np.stack([y, x, (x + y) // 2], axis=2) + np.random.default_rng(0).normal(0, 6, (128, 128, 3))
     jpeg = saved(np.clip(soft, 0, 255).astype(np.uint8), ".jpg", quality=80)
     (tmp_path / "photo.jxl").write_bytes(pyjpegxl.jpeg_to_jxl(jpeg))
     assert not disk.read(tmp_path / "photo.jxl").is_lossless
