@@ -124,7 +124,7 @@ def _read_otherwise(path: Path) -> Photo:
         if kind := extras.recognised(data):
             photo = extras.read(bytes(data), kind)
             height, width, _ = photo.pixels.shape
-            return _with_the_rest(photo, path, photo.metadata, 1, 1, (width, height))
+            return _with_the_rest(photo, path, photo.metadata, 1, photo.pages.count, (width, height))
         whole = unended.ended(data)
     if whole:
         return _read_by_vips(path, pyvips.Source.new_from_memory(whole), "warning")

@@ -3,15 +3,14 @@
 import importlib.util
 import io
 import sys
-from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
-from dfi_server.photo import exif, heif, icc
+from dfi_server.photo import exif, icc, jxl
 from dfi_server.photo.containers import Data
-from dfi_server.photo.lossless import JXL_CODESTREAM, JXL_CONTAINER
-from dfi_server.photo.pixels import Metadata, Photo, with_alpha
+from dfi_server.photo.pixels import Metadata, Pages, Photo, with_alpha
 from dfi_server.wire.messages import MAX_PIXELS
 
 # Pillow's name of a format -> what it is called, the module that knows it, the package of that
@@ -24,7 +23,6 @@ _BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1
 # About as much detail as a JPEG of quality 95; more effort takes several times as long for some percent.
 _HEIC = {"quality": 80, "chroma": 444, "enc_params": {"preset": "ultrafast"}}
 _JXL_QUALITY = 97
-_LONGEST_BOX = 50_000_000  # of what a compressed one becomes
 
 
 def recognised(data: Data) -> str | None:
@@ -32,7 +30,7 @@ def recognised(data: Data) -> str | None:
     if data[4:8] == b"ftyp":
         brands = data[8 : int.from_bytes(data[:4], "big")]
         return "HEIF" if brands[:4] in _BRANDS and b"avif" not in brands else None
-    return "JXL" if data[:2] == JXL_CODESTREAM or data[:12] == JXL_CONTAINER else None
+    return "JXL" if jxl.is_one(data) else None
 
 
 def check(name: str) -> None:
@@ -43,7 +41,7 @@ def check(name: str) -> None:
 
 
 def read(content: bytes, name: str) -> Photo:
-    """The first picture of a file, upright, with its profile, EXIF and XMP.
+    """The main picture of a file, upright, with its profile, EXIF and XMP, and how many there are, if that is known.
 
     Raises ValueError where the format's package is missing, and whatever that raises for a damaged file.
     """
@@ -63,8 +61,8 @@ def _read_heic(content: bytes) -> Photo:
     image = pillow_heif.open_heif(io.BytesIO(content), convert_hdr_to_8bit=False)
     _check_size(*image.size)
     pixels = np.asarray(image).reshape(image.size[1], image.size[0], -1)
-    xmp = image.info.get("xmp")
-    return _photo(pixels, image.info.get("icc_profile"), Metadata(_block(image.info.get("exif")), xmp))
+    known = Metadata(_block(image.info.get("exif")), image.info.get("xmp"))
+    return replace(_photo(pixels, image.info.get("icc_profile"), known), pages=Pages(len(image)))
 
 
 def _encode_heic(photo: Photo) -> bytes:
@@ -90,30 +88,15 @@ def _encode_heic(photo: Photo) -> bytes:
 def _read_jxl(content: bytes) -> Photo:
     import pyjpegxl
 
+    if jxl.header(content).is_animated:  # of which pyjpegxl reads the last frame
+        raise ValueError("it is an animation: save one of its frames as a picture")
     facts = pyjpegxl.probe(content)
     _check_size(facts.width, facts.height)
     facts, pixels = pyjpegxl.decode_to_numpy(content)
-    boxes = dict(_jxl_boxes(content))
+    boxes = dict(jxl.metadata(content))
     block = boxes.get(b"Exif", b"")
     start = 4 + int.from_bytes(block[:4], "big")
     return _photo(pixels, facts.icc, Metadata(_block(block[start:]), boxes.get(b"xml ")))
-
-
-def _jxl_boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """A JPEG XL's boxes of metadata, some of which are compressed."""
-    if content[:2] == JXL_CODESTREAM:
-        return
-    for name, start, end in heif.boxes(content, 0, len(content)):
-        if name in (b"Exif", b"xml "):
-            yield name, content[start:end]
-        elif name == b"brob" and content[start : start + 4] in (b"Exif", b"xml "):
-            import brotli
-
-            try:
-                box = brotli.Decompressor().process(content[start + 4 : end], output_buffer_limit=_LONGEST_BOX)
-            except brotli.error:
-                continue
-            yield content[start : start + 4], box
 
 
 def _encode_jxl(photo: Photo) -> bytes:

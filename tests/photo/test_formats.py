@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import brotli
 import numpy as np
+import pillow_heif
 import pyjpegxl
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -153,6 +155,18 @@ def test_an_iphones_heic_is_read_upright_in_its_own_colours(tmp_path: Path) -> N
         assert image.getexif()[0x010F] == "Apple"
 
 
+def test_the_main_picture_of_several_in_a_heic_is_edited_and_that_is_said(tmp_path: Path) -> None:
+    pictures = [smooth(3, np.uint8), 255 - smooth(3, np.uint8)]
+    file = pillow_heif.HeifFile()
+    for pixels in pictures:
+        file.add_frombytes("RGB", (64, 48), pixels.tobytes())
+    file.save(tmp_path / "burst.heic", quality=-1, chroma=444, matrix_coefficients=0, primary_index=1)
+    photo = disk.read(tmp_path / "burst.heic")
+    assert np.array_equal(photo.pixels, pictures[1])
+    (sentence,) = disk.write(tmp_path / "one.jpg", photo)
+    assert "2 pictures" in sentence
+
+
 def test_a_file_is_known_by_its_content(tmp_path: Path) -> None:
     """Phones and web sites give HEIC other names."""
     (tmp_path / "photo.jpg").write_bytes(stated.heic(smooth(3, np.uint8)))
@@ -209,6 +223,31 @@ def test_a_damaged_file_is_read_or_is_a_sentence(data: st.DataObject, extension:
         assert disk.read(path).pixels.shape[2] in (1, 3)
     except DFIError as error:
         assert error.code in (ErrorCode.BAD_IMAGE, ErrorCode.TOO_LARGE)
+
+
+def test_compressed_metadata_of_a_jpeg_xl_is_read(tmp_path: Path) -> None:
+    """As cjxl writes it: boxes named brob."""
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    boxes = [
+        (b"JXL ", b"\r\n\x87\n"),
+        (b"ftyp", b"jxl \0\0\0\0jxl "),
+        (b"brob", b"Exif" + brotli.compress(bytes(4) + exif.tobytes()[6:])),
+        (b"brob", b"xml " + brotli.compress(packet())),
+        (b"jxlc", pyjpegxl.encode_from_numpy(smooth(3, np.uint8))),
+    ]
+    whole = b"".join((8 + len(content)).to_bytes(4, "big") + name + content for name, content in boxes)
+    (tmp_path / "photo.jxl").write_bytes(whole)
+    known = disk.read(tmp_path / "photo.jxl").metadata
+    assert b"a camera" in (known.exif or b"")
+    assert "Tïtel" in (known.xmp or b"").decode()
+
+
+def test_an_animated_jpeg_xl_is_a_sentence(tmp_path: Path) -> None:
+    """64 pixels square, not all as usual, extra fields, the last of them an animation."""
+    bits = 1 | 7 << 1 | 1 << 6 | 1 << 10 | 1 << 16
+    (tmp_path / "moving.jxl").write_bytes(b"\xff\x0a" + bits.to_bytes(40, "little"))
+    assert "animation" in refusal(lambda: disk.read(tmp_path / "moving.jxl"), ErrorCode.BAD_IMAGE)
 
 
 def test_a_giant_jpeg_xl_is_refused_by_its_header(tmp_path: Path) -> None:
