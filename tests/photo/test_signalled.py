@@ -118,7 +118,7 @@ def test_linear_gray_is_read_as_that(said: tuple[bytes, bytes], tmp_path: Path) 
     )
 
 
-@pytest.mark.parametrize("target", [extension for extension, name in EXTENSIONS.items() if name in WRITTEN])
+@pytest.mark.parametrize("target", {name: each for each, name in EXTENSIONS.items() if name in WRITTEN}.values())
 @pytest.mark.parametrize("extension", [*WRITER, "gray"])
 def test_the_meaning_is_kept_from_every_format_to_every_format(
     extension: str, target: str, colours: np.ndarray, tmp_path: Path
