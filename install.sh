@@ -192,9 +192,10 @@ pip_install_package() {
 }
 
 try_cpu_torch() {
-    check_space 3
-    cpu_index_answers "$python" &&
+    if cpu_index_answers "$python"; then
+        check_space 3
         step "Installing torch for the CPU from $torch_cpu_index (200 MB)" "" install_cpu_torch pip && return
+    fi
     echo "$no_cpu_torch"
     return 1
 }
