@@ -207,7 +207,7 @@ class Editor:
 
         Returns what of the frame must stay so, (1, 1, H, W) in [0, 1]; None where nothing was moved.
         """
-        portraits = load_portraits() if _is_large(frame) and not set(EXPRESSIONS).isdisjoint(alphas) else None
+        portraits = load_portraits() if _is_large(frame) and EXPRESSIONS.keys() & alphas.keys() else None
         if not portraits or not (seen := self._chooser.expressive(layers.photo, frame, portraits)):
             return None
         if not (expression := express(layers.photo, seen, alphas, portraits)):

@@ -14,7 +14,10 @@ APP0, APP1, APP2, APP13, COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xFE
 _SCAN, _END = 0xDA, 0xD9
 _LONGEST = 65_533  # what a JPEG's segment holds
 _PNG = b"\x89PNG\r\n\x1a\n"
-_VP8X, _ICC, _ALPHA, _EXIF, _XMP = b"VP8X", 0x20, 0x10, 0x08, 0x04  # the extended WebP's chunk, and its flags
+WEBP_START = 12
+"""Where a WebP's first chunk is."""
+
+_VP8X, _ALPHA, _EXIF, _XMP = b"VP8X", 0x10, 0x08, 0x04  # the extended WebP's chunk, and its flags
 
 
 class Part(NamedTuple):
@@ -88,13 +91,17 @@ def png_with(png: bytes, chunks: Sequence[tuple[bytes, bytes]], instead_of: set[
     return bytes(whole)
 
 
+def webp_chunks(data: Data, at: int = WEBP_START) -> Iterator[Part]:
+    """The chunks of a WebP, from an offset on."""
+    while at + 8 <= len(data):
+        name, length = struct.unpack_from("<4sI", data, at)
+        yield Part(name, at, data[at + 8 : at + 8 + length])
+        at += 8 + length + length % 2
+
+
 def webp_with(webp: bytes, size: tuple[int, int], exif: bytes | None, xmp: bytes | None) -> bytes:
     """A WebP of one picture of a size (width, height) with EXIF and XMP. RFC 9649, section 2.7."""
-    chunks, at = [], 12
-    while at + 8 <= len(webp):
-        name, length = struct.unpack_from("<4sI", webp, at)
-        chunks.append((name, webp[at + 8 : at + 8 + length]))
-        at += 8 + length + length % 2
+    chunks = [(name, content) for name, _, content in webp_chunks(webp)]
     if chunks[0][0] == _VP8X:
         flags, chunks = chunks[0][1][0], chunks[1:]
     else:

@@ -69,8 +69,6 @@ def _encode_heic(photo: Photo) -> bytes:
     import pillow_heif
 
     pixels = with_alpha(photo)
-    if photo.pixels.shape[2] == 1:
-        pixels = np.concatenate([photo.pixels] * 3 + [pixels[..., 1:]], axis=2)
     mode = ("RGB" if photo.alpha is None else "RGBA") + (";16" if pixels.dtype == np.uint16 else "")
     height, width, _ = pixels.shape
     image = pillow_heif.from_bytes(mode, (width, height), np.ascontiguousarray(pixels).tobytes())

@@ -52,10 +52,9 @@ def fitted(photo: Photo, name: str) -> tuple[Photo, tuple[str, ...]]:
         if (photo.alpha < _opaque(photo.alpha)).any():
             notes.append(f"Its transparent parts are white in the result: {holds.name} has no transparency.")
         photo = _on_white(photo)
-    if photo.icc_profile and photo.pixels.shape[2] == 1 and not holds.gray:
-        photo = replace(
-            photo, pixels=np.repeat(photo.pixels, 3, axis=2), icc_profile=icc.gray_as_rgb(photo.icc_profile)
-        )
+    if photo.pixels.shape[2] == 1 and not holds.gray:
+        profile = icc.gray_as_rgb(photo.icc_profile) if photo.icc_profile else None
+        photo = replace(photo, pixels=np.repeat(photo.pixels, 3, axis=2), icc_profile=profile)
     if photo.icc_profile and not holds.profile:
         photo = replace(photo, pixels=to_depth(colour.to_srgb(photo), photo.pixels.dtype), icc_profile=None)
     if photo.pixels.dtype.itemsize > np.dtype(holds.deepest).itemsize:

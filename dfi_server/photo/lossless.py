@@ -3,7 +3,7 @@
 import struct
 
 from dfi_server.photo import heif, jxl
-from dfi_server.photo.containers import Data
+from dfi_server.photo.containers import WEBP_START, Data, webp_chunks
 
 _IDENTITY = 0  # matrix coefficients: red, green and blue as they are
 
@@ -12,7 +12,7 @@ def is_lossless(data: Data) -> bool:
     """Of a file's bytes; False for every other format, and where a damaged file does not say."""
     try:
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-            return _webp(data, 12)
+            return _webp(data)
         if data[4:8] == b"ftyp":
             said = heif.code_points(data)
             return said is not None and said.matrix == _IDENTITY
@@ -23,10 +23,10 @@ def is_lossless(data: Data) -> bool:
     return False
 
 
-def _webp(data: Data, at: int) -> bool:
-    while at + 8 <= len(data):
-        name, length = struct.unpack_from("<4sI", data, at)
+def _webp(data: Data, at: int = WEBP_START) -> bool:
+    for name, start, _ in webp_chunks(data, at):
         if name in (b"VP8L", b"VP8 "):
-            return bool(name == b"VP8L")
-        at += 24 if name == b"ANMF" else 8 + length + length % 2  # a frame's own chunks
+            return name == b"VP8L"
+        if name == b"ANMF":
+            return _webp(data, start + 24)  # a frame's own chunks
     return False

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gimp.dialog import DIALOG, LOG, MESSAGE
-from gimp.gimp import Window, find_gimps
+from gimp.gimp import Window, find_gimps, running
 from gimp.server import serving
 
 
@@ -37,14 +37,8 @@ def screenshots(gimp_root: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def window(gimp_root: Path) -> Iterator[Window]:
-    window = Window(gimp_root)
-    try:
-        window.start()
+    with running(Window(gimp_root)) as window:
         yield window
-        log = window.log.read_text(errors="replace")
-        assert "Traceback" not in log, log
-    finally:
-        window.stop()
 
 
 @pytest.fixture

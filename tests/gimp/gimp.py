@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -311,3 +311,18 @@ class Window(Gimp):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(shot, target)
         return target
+
+
+G = TypeVar("G", bound=Gimp)
+
+
+@contextlib.contextmanager
+def running(gimp: G) -> Iterator[G]:
+    """A GIMP that is started, in whose log there is no traceback in the end, and that is stopped whatever happens."""
+    try:
+        gimp.start()
+        yield gimp
+        log = gimp.log.read_text(errors="replace")
+        assert "Traceback" not in log, log
+    finally:
+        gimp.stop()

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gimp.gimp import REPOSITORY, SHORTCUT, Gimp, Window, free_endpoint, wait_for
+from gimp.gimp import REPOSITORY, SHORTCUT, Gimp, Window, free_endpoint, running, wait_for
 from gimp.server import editing, listening, serving
 from PIL import Image
 
@@ -38,14 +38,8 @@ answer = {
 
 @pytest.fixture(scope="module")
 def gimp(gimp_root: Path) -> Iterator[Gimp]:
-    gimp = Gimp(gimp_root)
-    try:
-        gimp.start()
+    with running(Gimp(gimp_root)) as gimp:
         yield gimp
-        log = gimp.log.read_text(errors="replace")
-        assert "Traceback" not in log, log
-    finally:
-        gimp.stop()
 
 
 @pytest.fixture(scope="module")
