@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dfi_server import paths
 from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.face import beard, layout
+from dfi_server.face import beard, layout, skin
 from dfi_server.face.choice import FaceChooser
 from dfi_server.face.expression import EXPRESSIONS, SOLVED, express
 from dfi_server.face.find import Face
@@ -192,7 +192,7 @@ class Editor:
                         starts[stage] = _Start(state.solution, _length(alphas), taken)
                         states.append(state)
                         done += most(stage, refined)
-                    self._add_hairs(layers, moved, frame, settings[i])
+                    _add_fine(layers, moved, frame, settings[i])
                     solved[i].append(_Solved(layers.patch, states, time.perf_counter() - began))
             return [_together(photo, faces_of_one, box) for faces_of_one in solved]
         except (torch.OutOfMemoryError, MemoryError) as error:
@@ -282,12 +282,6 @@ class Editor:
         eyes = torch.from_numpy(np.outer(down, across))[None, None].to(self.device)
         return 1 - eyes if kept is None else 1 - eyes * (1 - kept)
 
-    def _add_hairs(self, layers: Layers, before: Pixels, frame: Frame, alphas: Mapping[str, float]) -> None:
-        """Lay the strands of a beard that has been painted over it; `before`: the photo without it."""
-        portraits = load_portraits() if _is_large(frame) and beard.grows(alphas) else None
-        if portraits and (patch := beard.grow(before, layers.photo, frame, portraits)):
-            layers.add(patch)
-
     def faces(self, photo: Pixels, box: Box | None = None) -> list[Face]:
         """The faces of a photo, or those in a box of it, as `edit` numbers them. Raises DFIError as `edit` does."""
         _check_photo(photo)
@@ -322,6 +316,16 @@ def _together(photo: Pixels, solved: Sequence[_Solved], box: Box | None) -> Edit
         loss=sum(state.loss for state in states) / max(len(states), 1),
         seconds=sum(each.seconds for each in solved),
     )
+
+
+def _add_fine(layers: Layers, before: Pixels, frame: Frame, alphas: Mapping[str, float]) -> None:
+    """Lay strands over a beard that was painted, and the lines of age over skin; `before`: the photo without either."""
+    if not _is_large(frame) or not (portraits := load_portraits()):
+        return
+    if beard.grows(alphas) and (strands := beard.grow(before, layers.photo, frame, portraits)):
+        layers.add(strands)
+    if skin.ages(alphas) and (lines := skin.change_lines(before, layers.photo, frame, alphas, portraits)):
+        layers.add(lines)
 
 
 def _is_large(frame: Frame) -> bool:

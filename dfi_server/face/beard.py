@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 
 from dfi_server.face.frame import Frame, sample, seen
-from dfi_server.face.landmarks import JAW, OUTER_LIPS, find_landmarks
+from dfi_server.face.landmarks import JAW, NOSTRILS, OUTER_LIPS, find_landmarks
 from dfi_server.face.layout import DETAIL_FRAME_SIZE
 from dfi_server.face.portraits import BEARD, Portraits, blur_of
-from dfi_server.face.spline import spline
+from dfi_server.face.spline import carry
 from dfi_server.photo.pixels import Patch, Pixels, brightness, from_unit, to_unit
 from dfi_server.photo.tone import tone_of
 
@@ -25,6 +25,7 @@ _FULL = 0.31  # the loss at which strands are as strong as the portrait's
 _STRENGTH = 0.08  # in units of white at middle brightness: standard deviation of the strands
 _DARK = 0.4  # brightness at which they are half as strong as on white, about
 _SMOOTH = 2.5  # frame pixels: what is finer is no darkening
+_AROUND = (JAW, NOSTRILS, OUTER_LIPS)  # the landmarks that carry it
 _NOSE = 33  # the landmark between the nostrils: a beard begins below
 _BELOW_NOSE = 8.0  # frame pixels over which it begins
 _LIPS_BLUR = 1.5  # frame pixels
@@ -45,12 +46,8 @@ def grow(before: Pixels, after: Pixels, frame: Frame, portraits: Portraits) -> P
     x, y, width, height = frame.bounds((after.shape[1], after.shape[0]), (left, top, across, down))
     if not (width and height):
         return None
-    chosen = [*range(JAW.start, JAW.stop), *range(31, 36), *range(OUTER_LIPS.start, OUTER_LIPS.stop)]
-    motion = spline(portraits.beard_landmarks[chosen], landmarks[chosen])
-    size = (BEARD.scale * DETAIL_FRAME_SIZE,) * 2
-    places = BEARD.scale * (cv2.resize(motion, size) - np.array(BEARD.box[:2], dtype=np.float32))
-    grid = np.stack(np.meshgrid(*(np.arange(side, dtype=np.float32) for side in size)), axis=-1) + places
-    strands = cv2.remap(portraits.strands, grid[..., 0], grid[..., 1], cv2.INTER_CUBIC, borderValue=0)
+    own, face_own = (np.vstack([points[part] for part in _AROUND]) for points in (portraits.beard_landmarks, landmarks))
+    strands = carry(portraits.strands, BEARD, own, face_own)
     if blur := blur_of(face, portraits):
         strands = cv2.GaussianBlur(strands, (0, 0), blur * BEARD.scale)
     to_frame = frame.inverse()

@@ -19,7 +19,8 @@ from dfi_server.face.find import in_good_light
 from dfi_server.face.frame import Frame, warp
 from dfi_server.photo.pixels import Pixels
 
-JAW, BROWS, NOSE, EYES = slice(0, 17), slice(17, 27), slice(27, 36), slice(36, 48)
+JAW, NOSTRILS = slice(0, 17), slice(31, 36)
+BROWS, LIDS = (slice(17, 22), slice(22, 27)), (slice(36, 42), slice(42, 48))
 OUTER_LIPS, INNER_LIPS = slice(48, 60), slice(60, 68)
 """Which of the 68 are what, in the usual order (Sagonas et al., ICCV Workshops 2013)."""
 

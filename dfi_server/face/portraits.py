@@ -2,9 +2,11 @@
 
 portraits/landmarks.safetensors   "mean" (68, 2), "vector/smiling" (68, 2) and so on: frame pixels at 400 to a side,
                                   per standard deviation; "openness/..." (see lips.openness)
-portraits/pictures.safetensors    of the N mouths: contours, light; the beard's landmarks; what blur does to eyes
+portraits/pictures.safetensors    of the N mouths: contours, light; the beard's and the lines' landmarks; what blur does
+                                  to eyes
 portraits/mouths/*.jpg            their pictures
 portraits/beard.jpg               that of the beard
+portraits/lines.png               lines of an old face over the brightness around them: 128 is none (see lines_as_bytes)
 """
 
 import functools
@@ -33,11 +35,20 @@ class Crop:
     box: Box
     scale: int
 
+    def of(self, large: np.ndarray) -> np.ndarray:
+        """That part of a whole frame which has `scale` times its pixels."""
+        x, y, width, height = (self.scale * side for side in self.box)
+        return large[y : y + height, x : x + width]
+
 
 CROP = Crop((100, 220, 200, 140), 2)
 """A mouth's."""
 
 BEARD = Crop((60, 160, 280, 240), 2)
+LINES = Crop((80, 60, 240, 280), 2)
+
+DEEPEST = 0.25
+"""How deep a line is at most, over the brightness around it: more is an edge."""
 
 _EYES = (slice(110, 210), slice(90, 310))  # rows and columns of a frame of 400 pixels
 _BANDS = (1.0, 2.0, 4.0)  # frame pixels: see fineness
@@ -61,10 +72,11 @@ class Mouth:
 
 @dataclass(frozen=True)
 class Portraits:
-    """What is needed to move a face, to fill its mouth and to let hairs grow.
+    """What is needed to move a face, to fill its mouth, to let hairs grow and to let it age.
 
-    `strands`: the beard's fine bands (H, W), with a standard deviation of 1. `skin`: colour of skin over its
-    brightness, (3,), the portraits' mean. `fineness` falls as `blurs` rise (pixels of a frame of 400).
+    `strands`: the beard's fine bands (H, W), with a standard deviation of 1. `lines`: of an old face, over the
+    brightness around them (H, W), 0 where there is no skin. `skin`: colour of skin over its brightness, (3,), the
+    portraits' mean. `fineness` falls as `blurs` rise (pixels of a frame of 400).
     """
 
     mean_landmarks: np.ndarray
@@ -73,6 +85,8 @@ class Portraits:
     mouths: tuple[Mouth, ...]
     strands: np.ndarray
     beard_landmarks: np.ndarray
+    lines: np.ndarray
+    lines_landmarks: np.ndarray
     skin: np.ndarray
     blurs: np.ndarray
     fineness: np.ndarray
@@ -127,11 +141,18 @@ def _read(folder: Path) -> Portraits:
         openness,
         tuple(mouths),
         _strands(_picture(folder / "beard.jpg", BEARD)),
-        *(pictures[key] for key in ("beard", "skin", "blurs", "fineness")),
+        pictures["beard"],
+        (_picture(folder / "lines.png", LINES)[..., 0] * 255 - 128) * DEEPEST / 127,
+        *(pictures[key] for key in ("lines", "skin", "blurs", "fineness")),
     )
     if not mouths or found.mean_landmarks.shape != (68, 2) or not {"mean", "deviation", "weights"} <= set(openness):
         raise ValueError("they are from another version")
     return found
+
+
+def lines_as_bytes(lines: np.ndarray) -> np.ndarray:
+    """Lines (H, W), over the brightness around them, as lines.png has them."""
+    return np.asarray(np.rint(128 + np.clip(lines / DEEPEST, -1, 1) * 127), dtype=np.uint8)
 
 
 def _picture(path: Path, crop: Crop) -> np.ndarray:

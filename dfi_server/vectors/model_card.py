@@ -49,13 +49,15 @@ lies here and in `starter/detail.safetensors`. Made by `python -m dfi_server.vec
 tell an open mouth | LFW, every third photo, without the people held out |
 | `mouths/`, `pictures.safetensors` | {mouths} pictures of mouths, with their inner contours | SFHQ and SFHQ-T2I |
 | `beard.jpg` | the lower half of a face: its hairs give those of painted beards | SFHQ-T2I |
+| `lines.png` | the lines of an old woman's skin | SFHQ-T2I |
 | `../starter/detail.safetensors` | the starter's vectors of {attributes}, for a frame of {size} pixels ({method}, \
 singular values up to the {rank}th, 8 bits) | {photos} portraits: {congress} from Congress, {sfhq} of SFHQ, {t2i} of \
 SFHQ-T2I; labelled by a kernel ridge regression from LFW |
 
 - **Congress**: official portraits of members of the US Congress, works of the US Government, in the public domain. No
   picture of them is here: what is left of them is in the vectors.
-- **SFHQ, SFHQ-T2I**: (c) David Beniaguev, MIT licence. These people do not exist; the mouths and the beard are theirs.
+- **SFHQ, SFHQ-T2I**: (c) David Beniaguev, MIT licence. These people do not exist; the mouths, the beard and the
+  lines are theirs.
 - **LFW**: Huang et al., deep funneled, with the attributes of Kumar et al.; only statistics of it are here.
 - The landmarks themselves are found by face_landmark_68 (see face/predictor/README.md).
 

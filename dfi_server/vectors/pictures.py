@@ -1,4 +1,4 @@
-"""The pictures of portraits/: mouths and a beard of people who do not exist, chosen by eye among sharp portraits."""
+"""The pictures of portraits/, of people who do not exist, chosen by eye among sharp portraits."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,8 @@ from dfi_server.face.landmarks import INNER_LIPS, find_landmarks, hull
 from dfi_server.face.layout import DETAIL_FRAME_SIZE
 from dfi_server.face.lips import LOWER, UPPER, curve
 from dfi_server.face.mouths import light_on
-from dfi_server.face.portraits import BEARD, CROP, Crop, fineness
+from dfi_server.face.portraits import BEARD, CROP, LINES, fineness, lines_as_bytes
+from dfi_server.face.skin import lines_of, skin_of
 
 SMILES = (
     "sfhq/sample_3x6_684_620",
@@ -41,7 +42,10 @@ OPEN = (
 FULL_BEARD = "sfhq-t2i/Facial-Features_3_3"
 """Frontal, with strands that can be told apart from ear to ear."""
 
-CHOSEN = (*SMILES, *OPEN, FULL_BEARD)
+OLD_SKIN = "sfhq-t2i/Ethnicity-x-Age-1_1_5"
+"""Frontal, in even light, with fine lines from forehead to chin."""
+
+CHOSEN = (*SMILES, *OPEN, FULL_BEARD, OLD_SKIN)
 
 _TEETH = 70  # percentile of an opening's brightness above which its pixels are taken for teeth
 _TEETH_COLOUR = np.array([1.12, 0.97, 0.885])  # over its brightness, in light that has no colour; skin's cast left in
@@ -59,10 +63,6 @@ class _Portrait:
     face: np.ndarray
     large: np.ndarray
 
-    def part(self, crop: Crop) -> np.ndarray:
-        x, y, width, height = (crop.scale * side for side in crop.box)
-        return self.large[y : y + height, x : x + width]
-
 
 def collect(portraits: Mapping[str, np.ndarray], canonical: np.ndarray, folder: Path) -> None:
     """Write portraits/pictures.safetensors and the pictures beside it. `portraits`: name -> (H, W, 3) uint8."""
@@ -73,17 +73,24 @@ def collect(portraits: Mapping[str, np.ndarray], canonical: np.ndarray, folder: 
     lights = [light_on(p.face, hull(p.landmarks[: INNER_LIPS.start])) for p in chosen]
     blurred = [[fineness(cv2.GaussianBlur(p.face, (0, 0), max(blur, 0.01))) for blur in _BLURS] for p in chosen]
     for name, portrait, sides, light in zip(names, chosen, contours, lights, strict=True):
-        _save(_balanced(portrait.part(CROP), sides, light.mean()), folder / "mouths" / f"{name}.jpg")
+        _save(_balanced(CROP.of(portrait.large), sides, light.mean()), folder / "mouths" / f"{name}.jpg")
     bearded = _aligned(portraits[FULL_BEARD], canonical)
-    _save(bearded.part(BEARD), folder / "beard.jpg")
+    _save(BEARD.of(bearded.large), folder / "beard.jpg")
+    old = _aligned(portraits[OLD_SKIN], canonical)
+    whole = lines_of(old.large) * cv2.resize(skin_of(old.face, old.landmarks), old.large.shape[1::-1])
+    Image.fromarray(lines_as_bytes(LINES.of(whole))).save(folder / "lines.png", optimize=True)
     arrays = {
         "upper": np.stack([upper for upper, _ in contours]),
         "lower": np.stack([lower for _, lower in contours]),
         "light": np.array(
-            [_light(skin.mean(), p.part(CROP), sides) for skin, p, sides in zip(lights, chosen, contours, strict=True)]
+            [
+                _light(skin.mean(), CROP.of(p.large), sides)
+                for skin, p, sides in zip(lights, chosen, contours, strict=True)
+            ]
         ),
         "smiling": np.arange(len(names)) < len(SMILES),
         "beard": bearded.landmarks,
+        "lines": old.landmarks,
         "skin": np.mean([light / light.mean() for light in lights], axis=0),
         "blurs": _BLURS,
         "fineness": np.median(blurred, axis=0),

@@ -43,8 +43,13 @@ def preview_of(window: Window, dialog: str) -> np.ndarray:
 
 
 def wait_for_sliders(window: Window, dialog: str) -> None:
-    """They come when the server has answered."""
-    wait_for("the sliders", lambda: picture_of(window, dialog)[30:80, 380:500].std() > 5, seconds=120, every=0.2)
+    """They come when the server has answered; keys count once all of them are drawn."""
+
+    def sliders() -> np.ndarray:
+        return picture_of(window, dialog)[30:, 380:]
+
+    wait_for("the sliders", lambda: sliders()[:50, :120].std() > 5, seconds=120, every=0.2)
+    wait_for("the sliders to be whole", lambda: np.array_equal(sliders(), sliders()), every=0.2)
 
 
 def apply_dialog(window: Window, dialog: str, *keys: str, picture: Path | None = None) -> None:
