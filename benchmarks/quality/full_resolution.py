@@ -19,8 +19,17 @@ from dfi_server.face.find import align
 from dfi_server.photo import disk
 from dfi_server.photo.pixels import Box, Photo, composite, crop
 
-ROWS = ("smiling=0.2", "smiling=0.45", "mouth_wide_open=0.4", "eyeglasses=0.35", "mustache=0.35", "senior=0.4")
-_MIDDLES = {"eyeglasses": (0.5, 0.41), "senior": (0.5, 0.5)}  # in the frame; of mouths and beards the third below
+ROWS = (
+    "smiling=0.2",
+    "smiling=0.45",
+    "mouth_wide_open=0.4",
+    "eyeglasses=0.35",
+    "mustache=0.35",
+    "senior=0.4",
+    "youth=0.4",
+)
+# in the frame; of mouths and beards it is the third below
+_MIDDLES = {"eyeglasses": (0.5, 0.41), "senior": (0.5, 0.5), "youth": (0.5, 0.5)}
 _LOWER = (0.5, 0.68)
 
 
