@@ -23,7 +23,7 @@ from typing import IO, Literal, TypeAlias
 
 from dfi_server.commands import remote
 from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.photo import colour, disk, formats
+from dfi_server.photo import colour, disk, formats, whole
 from dfi_server.photo.pixels import Patch, Pixels, edited
 from dfi_server.wire.client import Client
 from dfi_server.wire.messages import FaceChoice
@@ -268,8 +268,8 @@ def _read_report(path: Path) -> dict[str, dict[str, object]]:
 
 def _remove_leftovers(folder: Path, files: Sequence[Path]) -> None:
     """Remove what a killed run had begun to write of `files`."""
-    targets = {folder / file for file in files}
-    for path in folder.rglob(f".*{disk.PART}"):
-        name = re.fullmatch(rf"\.(.+)\.[^.]+{re.escape(disk.PART)}", path.name)
-        if name and path.with_name(name[1]) in targets:
+    parts = {folder / file.parent / whole.part_prefix(file.name) for file in files}
+    for path in folder.rglob(f".*{whole.PART}"):
+        name = re.fullmatch(rf"(\..+\.)[^.]+{re.escape(whole.PART)}", path.name)
+        if name and path.with_name(name[1]) in parts:
             path.unlink(missing_ok=True)

@@ -3,13 +3,10 @@
 import contextlib
 import io
 import logging
-import os
-import tempfile
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyvips
@@ -19,10 +16,8 @@ from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.photo import extras, formats, lossless, metadata, pages, signalled, unended
 from dfi_server.photo.containers import opened
 from dfi_server.photo.pixels import Metadata, Photo, Size, to_image, with_alpha
+from dfi_server.photo.whole import check_place, write_whole
 from dfi_server.wire.messages import MAX_PIXELS
-
-PART = ".part"
-"""How the names of files end that `write_whole` has not finished: ".photo.png.k3j_x9ab.part"."""
 
 # Decoders that libvips itself would not trust with a stranger's file, as for SVG and PDF.
 pyvips.block_untrusted_set(True)
@@ -218,26 +213,4 @@ def check_writable(path: Path) -> None:
             extras.check(format_name)
         except ValueError as error:
             raise DFIError(ErrorCode.BAD_REQUEST, f"{path.name} cannot be written ({error}).") from error
-    if path.is_dir():
-        raise DFIError(ErrorCode.BAD_REQUEST, f"{path} is a folder: name a file in it.")
-    if not path.parent.is_dir():
-        raise DFIError(ErrorCode.BAD_REQUEST, f"There is no folder {path.parent} to write {path.name} to.")
-
-
-def write_whole(path: Path, save: Callable[[IO[bytes]], object]) -> None:
-    """Let `save` write to a temporary file beside `path`, and put it in place only when it is complete."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            save(file)
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    check_place(path)

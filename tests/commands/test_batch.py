@@ -19,7 +19,7 @@ from support.checks import full_disk, refusal
 
 from dfi_server.commands import batch, remote
 from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.photo import disk
+from dfi_server.photo import whole
 from dfi_server.wire.client import Client
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -135,7 +135,7 @@ def test_a_killed_run_leaves_whole_files_and_is_gone_on_with(
     written = {path: path.stat().st_mtime_ns for path in target.glob("*.png")}
     assert 3 <= len(written) < 8
     # what a kill in the middle of a write leaves, at one of the moments that are too short to be met here
-    (target / f".7.png.abc{disk.PART}").write_bytes(b"half")
+    (target / f".7.png.abc{whole.PART}").write_bytes(b"half")
     with (target / batch.REPORT).open("a") as report:
         report.write('{"file": "0.png", "sta')
     done = dfi(*command)
