@@ -9,11 +9,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import safetensors
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dfi_server import checksums
+from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.face import layout
 from dfi_server.face.find import in_good_light
 from dfi_server.face.frame import Frame, warp
@@ -89,4 +92,11 @@ def _padded(z: Tensor, kernel: Tensor, stride: int) -> Tensor:
 
 @functools.cache
 def _weights() -> dict[str, Tensor]:
-    return load_file(_WEIGHTS)
+    try:
+        weights = load_file(_WEIGHTS)
+        checksums.check(_WEIGHTS, {name: tensor.numpy() for name, tensor in weights.items()})
+    except (OSError, safetensors.SafetensorError, ValueError) as error:
+        raise DFIError(
+            ErrorCode.BAD_STORE, f"{_WEIGHTS} is missing or damaged ({error}): install dfi-server again."
+        ) from error
+    return weights

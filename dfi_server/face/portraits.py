@@ -22,8 +22,10 @@ import safetensors
 from PIL import Image
 from safetensors.numpy import load_file
 
-from dfi_server import paths
+from dfi_server import checksums, paths
 from dfi_server.photo.pixels import Box, brightness, to_unit
+
+LANDMARKS, PICTURES = "landmarks.safetensors", "pictures.safetensors"
 
 log = logging.getLogger(__name__)
 
@@ -124,10 +126,12 @@ def blur_of(face: np.ndarray, portraits: Portraits) -> float:
 
 
 def _read(folder: Path) -> Portraits:
-    arrays = load_file(folder / "landmarks.safetensors")
-    with safetensors.safe_open(folder / "pictures.safetensors", framework="numpy") as file:
+    arrays = load_file(folder / LANDMARKS)
+    with safetensors.safe_open(folder / PICTURES, framework="numpy") as file:
         names: list[str] = json.loads(file.metadata()["names"])
         pictures = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    checksums.check(folder / LANDMARKS, arrays)
+    checksums.check(folder / PICTURES, pictures)
     mouths = []
     for i, name in enumerate(names):
         image = _picture(folder / "mouths" / f"{name}.jpg", CROP)

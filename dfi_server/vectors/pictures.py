@@ -10,13 +10,14 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import save_file
 
+from dfi_server import checksums
 from dfi_server.face.find import align, find_largest
 from dfi_server.face.frame import seen
 from dfi_server.face.landmarks import INNER_LIPS, find_landmarks, hull
 from dfi_server.face.layout import DETAIL_FRAME_SIZE
 from dfi_server.face.lips import LOWER, UPPER, curve
 from dfi_server.face.mouths import light_on
-from dfi_server.face.portraits import BEARD, CROP, LINES, fineness, lines_as_bytes
+from dfi_server.face.portraits import BEARD, CROP, LINES, PICTURES, fineness, lines_as_bytes
 from dfi_server.face.skin import lines_of, skin_of
 
 SMILES = (
@@ -95,11 +96,9 @@ def collect(portraits: Mapping[str, np.ndarray], canonical: np.ndarray, folder: 
         "blurs": _BLURS,
         "fineness": np.median(blurred, axis=0),
     }
-    save_file(
-        {key: np.ascontiguousarray(array, dtype=np.float32) for key, array in arrays.items()},
-        folder / "pictures.safetensors",
-        metadata={"names": json.dumps(names)},
-    )
+    arrays = {key: np.ascontiguousarray(array, dtype=np.float32) for key, array in arrays.items()}
+    save_file(arrays, folder / PICTURES, metadata={"names": json.dumps(names)})
+    checksums.write(folder / PICTURES, arrays)
 
 
 def _aligned(photo: np.ndarray, canonical: np.ndarray) -> _Portrait:

@@ -27,11 +27,12 @@ from safetensors.numpy import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from dfi_server import paths
+from dfi_server import checksums, paths
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.face import layout
 from dfi_server.face.find import align, find_largest
 from dfi_server.face.frame import seen, soften
+from dfi_server.face.portraits import LANDMARKS
 from dfi_server.solver import vgg
 from dfi_server.vectors import build, expressions, lfw, model_card, pictures
 from dfi_server.vectors.build import FaceRow
@@ -168,7 +169,8 @@ def make(options: argparse.Namespace) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     with tqdm(desc="landmarks", unit="photo") as bar:
         arrays = expressions.learn(options.lfw, options.attributes, lambda done: bar.update(done - bar.n))
-    save_file(arrays, options.output / "landmarks.safetensors")
+    save_file(arrays, options.output / LANDMARKS)
+    checksums.write(options.output / LANDMARKS, arrays)
     chosen = dict(each for each in read_portraits(options.portraits) if each[0] in pictures.CHOSEN)
     pictures.collect(chosen, store.canonical_landmarks, options.output)
     table = lfw.read_attributes(options.attributes)

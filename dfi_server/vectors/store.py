@@ -6,6 +6,8 @@
     STORE/preview.safetensors   the same for a smaller frame, layout.PREVIEW_FRAME_SIZE; only the starter has it
     STORE/detail.safetensors    the same for a larger one, layout.DETAIL_FRAME_SIZE; as above
 
+Beside each file of vectors lie the checksums of its tensors (see checksums).
+
 Nothing in it is pickled. Both files are memory-mapped, so a store opens in milliseconds whatever its size.
 
 `dfi setup` builds the store "lfw", from VGG-19. The store "starter", with a small network, is part of the package: it
@@ -26,7 +28,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from dfi_server import paths
+from dfi_server import checksums, paths
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.face import layout
 from dfi_server.face.find import LANDMARKS
@@ -75,6 +77,7 @@ class Store:
         """
         self.path = path
         self._vectors = path / _VECTORS[frame_size]
+        self._checked: set[str] = set()  # attributes
         if not path.is_dir():
             raise DFIError(
                 ErrorCode.NO_STORE,
@@ -137,11 +140,13 @@ class Store:
         try:
             with safetensors.safe_open(self._vectors, framework="pt") as file:
                 stored = [[file.get_tensor(key) for key in self._keys(name, layer)] for layer in vgg.LAYERS]
+            self._check(name, stored)
             relu3_1, relu4_1, relu5_1 = (
                 low_rank.expand(dict(zip(low_rank.PARTS, parts, strict=True))) if self.info.rank else parts[0]
                 for parts in stored
             )
-        except (OSError, safetensors.SafetensorError, RuntimeError) as error:  # RuntimeError: shapes that do not fit
+        except (OSError, safetensors.SafetensorError, RuntimeError, ValueError) as error:
+            # RuntimeError: shapes that do not fit; ValueError: a checksum that does not
             raise self._damaged() from error
         if not all(layer.isfinite().all() for layer in (relu3_1, relu4_1, relu5_1)):
             raise self._damaged()
@@ -162,6 +167,14 @@ class Store:
                 layer += self.info.gain * alpha * features.float().norm() / w.norm().clamp_min(1e-12) * w
         return total[0], total[1], total[2]
 
+    def _check(self, name: str, stored: list[list[Tensor]]) -> None:
+        """Raise ValueError where a vector that is read for the first time is not as it was written."""
+        if name not in self._checked:
+            keys = [key for layer in vgg.LAYERS for key in self._keys(name, layer)]
+            tensors = (tensor.numpy() for parts in stored for tensor in parts)
+            checksums.check(self._vectors, dict(zip(keys, tensors, strict=True)))
+            self._checked.add(name)
+
     def _keys(self, name: str, layer: str) -> list[str]:
         """Where a vector's layer lies in the file."""
         return [f"{name}/{layer}/{part}" for part in low_rank.PARTS] if self.info.rank else [f"{name}/{layer}"]
@@ -175,10 +188,8 @@ class Store:
                 raise DFIError(ErrorCode.UNKNOWN_ATTRIBUTE, f"There is no attribute '{name}': {hint}")
 
     def _damaged(self) -> DFIError:
-        return DFIError(
-            ErrorCode.BAD_STORE,
-            f"The store in {self.path} is damaged or from another version: run 'dfi setup' again.",
-        )
+        remedy = "install dfi-server again" if self.is_starter else "run 'dfi setup' again"
+        return DFIError(ErrorCode.BAD_STORE, f"The store in {self.path} is damaged or from another version: {remedy}.")
 
 
 def open_store(name: str | None = None) -> Store:
@@ -215,6 +226,7 @@ def add_vectors(store: Store, other: Store) -> None:
     """Give a store the vectors of another one, built with the same network for a frame of another size."""
     name = _VECTORS[other.info.frame_size]
     shutil.copyfile(other.path / name, store.path / name)
+    shutil.copyfile(checksums.beside(other.path / name), checksums.beside(store.path / name))
 
 
 def write_store(
@@ -241,9 +253,9 @@ def write_store(
             _remove(leftover)
         building.mkdir(parents=True)
         safetensors.torch.save_file(dict(weights), building / _NETWORK)
-        safetensors.torch.save_file(
-            tensors, building / _VECTORS[info.frame_size], metadata={"dfi": json.dumps(asdict(info))}
-        )
+        file = building / _VECTORS[info.frame_size]
+        safetensors.torch.save_file(tensors, file, metadata={"dfi": json.dumps(asdict(info))})
+        checksums.write(file, {key: tensor.numpy() for key, tensor in tensors.items()})
         if final.exists():
             final.rename(old)
         building.rename(final)
