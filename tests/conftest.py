@@ -152,6 +152,12 @@ def slow_server(slow: Slow) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture
+def silence_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests with Raw clients that are about something else, however slow the machine."""
+    monkeypatch.setattr("dfi_server.service.server.CLIENT_SILENCE_SECONDS", 60.0)
+
+
 @pytest.fixture(scope="module")
 def _real_server(_tiny_built: Path) -> Iterator[Server]:
     (command,) = commands()

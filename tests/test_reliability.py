@@ -50,3 +50,8 @@ def test_soak() -> None:
     report = run("soak.py", "--minutes", "0.5")
     assert not report["failures"]
     assert sum(report["done"].values()) > 10
+
+
+def test_idle() -> None:
+    report = run("idle.py")
+    assert report["server asleep, MB"] < 0.3 * (report["server awake, MB"] + report["worker awake, MB"])

@@ -30,18 +30,22 @@ def free_endpoint() -> str:
 class ServerProcess:
     """The server, with the starter store and one thread for its worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, *options: str) -> None:
+        self._options = options
         self.endpoint = free_endpoint()
         self._home = tempfile.TemporaryDirectory(prefix="dfi-home-")
         self.log = Path(self._home.name) / "log"
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "dfi_server", "serve", "--endpoint", self.endpoint]
+        command = [sys.executable, "-m", "dfi_server", "serve", "--endpoint", self.endpoint, *self._options]
         environment = {**os.environ, "DFI_HOME": self._home.name, "OMP_NUM_THREADS": "1"}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, "--store", paths.STARTER.name], env=environment, stderr=log, stdin=subprocess.DEVNULL
+                [*command, "--store", paths.STARTER.name, *self._options],
+                env=environment,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
             )
 
     def stop(self) -> None:
@@ -68,8 +72,9 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[ServerProcess]:
-    server = ServerProcess()
+def serving(*options: str) -> Iterator[ServerProcess]:
+    """With more options of `dfi serve`."""
+    server = ServerProcess(*options)
     try:
         server.wait_until_ready()
         yield server

@@ -1,6 +1,8 @@
 """What a command line of dfi may say."""
 
 import argparse
+import contextlib
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,6 +67,16 @@ def parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="the server that GIMP and other clients talk to")
     serve.add_argument("--endpoint", default=protocol.DEFAULT_ENDPOINT)
     serve.add_argument("--keys", type=Path, metavar="DIR", help="answer only clients with keys (see 'dfi keygen')")
+    serve.add_argument(
+        "--rest-after",
+        type=_minutes,
+        default=10.0,
+        metavar="MINUTES",
+        help="give the model's memory back after so long without an edit, until the next one; 0: never (default: 10)",
+    )
+    serve.add_argument(
+        "--end-after", type=_minutes, default=0.0, metavar="MINUTES", help="end after so long without any client"
+    )
     _add_device(serve)
     _add_store(serve)
 
@@ -134,6 +146,13 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
     return int(text)
+
+
+def _minutes(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= (minutes := float(text)) < math.inf:
+            return minutes
+    raise argparse.ArgumentTypeError(f"'{text}' is not a number of minutes")
 
 
 def _face(text: str) -> "FaceChoice":

@@ -229,10 +229,10 @@ def _batch(options: argparse.Namespace) -> None:
         with ray_engine.connected():
             _run_batch(job, plan, ray_engine.editing(), options.jobs or 2 * ray_engine.slots())
         return
-    from dfi_server.wire.client import Client, start_server
+    from dfi_server.wire.client import ENDS_ALONE, Client, start_server
 
     endpoint = options.server or protocol.DEFAULT_ENDPOINT
-    command = [sys.executable, "-P", "-m", "dfi_server", "serve", "--endpoint", endpoint]
+    command = [sys.executable, "-P", "-m", "dfi_server", "serve", *ENDS_ALONE, "--endpoint", endpoint]
 
     def start() -> None:
         if options.server:
@@ -312,7 +312,9 @@ def _serve(options: argparse.Namespace) -> None:
     from dfi_server.service import server, worker_process
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    server.serve(options.endpoint, worker_process.commands(options.store, options.device), options.keys)
+    rest_after, end_after = (60.0 * minutes if minutes else None for minutes in (options.rest_after, options.end_after))
+    workers = worker_process.commands(options.store, options.device)
+    server.serve(options.endpoint, workers, options.keys, rest_after, end_after)
 
 
 def _keygen(options: argparse.Namespace) -> None:

@@ -35,7 +35,7 @@ from dfi_server.wire.protocol import (
     encode,
 )
 
-STALL_SECONDS = 1.0  # between two rounds of the loop, which waits for 0.2 s at most while there are edits
+STALL_SECONDS = 1.0  # between two rounds of the loop, beside its waiting: then this process stood still
 _MAX_MESSAGES_A_ROUND = 100
 _BELL = "inproc://bell"
 
@@ -46,11 +46,20 @@ class Server:
     """Binds the endpoint when made; run() serves until stop(). `endpoint` is the address actually bound.
 
     keys: the server's folder of `dfi keygen`: only clients whose keys are in there get an answer, and they may be on
-    other machines. Raises DFIError: bad_request for keys that are not there, or without any for an address that is not
+    other machines. rest_after: seconds without an edit or another wish for the model after which its memory is given
+    back, until the next one; end_after: seconds without any client after which run() returns. None: never. Raises
+    DFIError: bad_request for keys that are not there, or without any for an address that is not
     this machine's own; busy if the port is taken.
     """
 
-    def __init__(self, endpoint: str, commands: Sequence[Command], keys: Path | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        commands: Sequence[Command],
+        keys: Path | None = None,
+        rest_after: float | None = None,
+        end_after: float | None = None,
+    ) -> None:
         endpoint = check_endpoint(endpoint, bind=True, encrypted=keys is not None)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
@@ -74,7 +83,9 @@ class Server:
         self._workers = [WorkerProcess(self._context, command) for command in commands]
         self._stopping = threading.Event()
         self._jobs = JobTable()
-        self._last_round = time.monotonic()
+        self._rest_after, self._end_after = rest_after, end_after
+        self._patience = 1.0  # seconds that the loop waits for something to happen
+        self._last_round = self._last_wish = self._last_client = time.monotonic()
         self._last_heard: dict[bytes, float] = {}  # only of clients with unfinished edits
 
     def stop(self) -> None:
@@ -93,11 +104,13 @@ class Server:
         try:
             while not self._stopping.is_set():
                 self._wait()
+                self._notice_a_standstill()
                 for worker in self._workers:
                     self._hear_worker(worker)
                 self._hear_clients()
                 self._drop_silent_clients()
                 self._give_work()
+                self._rest_or_end()
         finally:
             self._close()
 
@@ -107,7 +120,8 @@ class Server:
         poller.register(self._bell, zmq.POLLIN)
         for worker in self._workers:
             worker.register(poller)
-        poller.poll(200 if len(self._jobs) else 1000)
+        self._patience = 0.2 if len(self._jobs) else 1.0
+        poller.poll(round(1000 * self._patience))
 
     def _close(self) -> None:
         for job in self._jobs:
@@ -201,6 +215,7 @@ class Server:
         try:
             request = decode_request(frames)
             id = request.id
+            self._last_client = time.monotonic()
             if client in self._last_heard:
                 self._last_heard[client] = time.monotonic()
             reply = self._reply(client, request)
@@ -257,9 +272,10 @@ class Server:
         return Accepted(ahead)
 
     def _load_again(self) -> None:
-        """Let a failed load be tried again, and a store that was rebuilt be noticed while nothing runs."""
+        """Wake a resting model, let a failed load be tried again, and a rebuilt store be noticed while nothing runs."""
+        self._last_wish = time.monotonic()
         for worker in self._workers:
-            if worker.is_ready or worker.failure:
+            if worker.is_ready or worker.failure or worker.resting:
                 worker.load()
 
     def _info(self) -> ServerInfo:
@@ -275,16 +291,36 @@ class Server:
         store, device = (loaded[0].store, loaded[0].device) if loaded else ("", "")
         if len(loaded) > 1:
             device = f"{len(loaded)} x {device}"
-        return ServerInfo(__version__, state, store, device, message, self._jobs.waiting)
+        resting = any(worker.resting for worker in self._workers)
+        return ServerInfo(__version__, state, store, device, message, self._jobs.waiting, resting=resting)
+
+    def _notice_a_standstill(self) -> None:
+        """Where this process stood still itself, nobody has been silent: it could not have heard anybody."""
+        now = time.monotonic()
+        if now - self._last_round > self._patience + STALL_SECONDS:
+            self._last_heard = dict.fromkeys(self._last_heard, now)
+            for worker in self._workers:
+                worker.pardon()
+        self._last_round = now
 
     def _drop_silent_clients(self) -> None:
-        now = time.monotonic()
-        if now - self._last_round > STALL_SECONDS:  # this process stood still, and could not have heard anybody
-            self._last_heard = dict.fromkeys(self._last_heard, now)
-        self._last_round = now
-        oldest = now - CLIENT_SILENCE_SECONDS
+        oldest = time.monotonic() - CLIENT_SILENCE_SECONDS
         for client in [client for client, heard in self._last_heard.items() if heard < oldest]:
             self._drop(client, "has been silent for too long")
+
+    def _rest_or_end(self) -> None:
+        """Give the model's memory back when nobody has wanted anything of it for long; end when nobody is there."""
+        now = time.monotonic()
+        if len(self._jobs):
+            self._last_wish = self._last_client = now
+        ready = [worker for worker in self._workers if worker.is_ready]
+        if ready and self._rest_after is not None and now - self._last_wish > self._rest_after:
+            log.info("Nobody has edited for a while: the model's memory is given back until somebody does")
+            for worker in ready:
+                worker.rest()
+        if self._end_after is not None and now - self._last_client > self._end_after:
+            log.info("No client has been there for a while: ending")
+            self._stopping.set()
 
     def _drop(self, client: bytes, why: str) -> None:
         jobs = [job for job in self._jobs if job.client == client]
@@ -312,12 +348,18 @@ def _bind_error(endpoint: str, error: zmq.ZMQError) -> DFIError:
     return DFIError(ErrorCode.BAD_REQUEST, f"Cannot listen at {endpoint}: {error.strerror}. Choose another port.")
 
 
-def serve(endpoint: str, commands: Sequence[Command], keys: Path | None = None) -> None:
+def serve(
+    endpoint: str,
+    commands: Sequence[Command],
+    keys: Path | None = None,
+    rest_after: float | None = None,
+    end_after: float | None = None,
+) -> None:
     """Serve until SIGINT or SIGTERM, then stop cleanly and return. Call it from the main thread.
 
-    `commands`: the workers to start (see worker_process.commands). `keys` and what is raised: see Server.
+    `commands`: the workers to start (see worker_process.commands). For the rest, and what is raised, see Server.
     """
-    server = Server(endpoint, commands, keys)
+    server = Server(endpoint, commands, keys, rest_after, end_after)
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def on_signal(number: int, frame: object) -> None:

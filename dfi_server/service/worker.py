@@ -4,8 +4,9 @@
 
 The server starts it (see worker_process.py) and is at the other end of ENDPOINT, a PAIR socket in a private folder. The
 two speak the messages of docs/protocol.md: the worker answers `edit` and `faces`, takes up a rebuilt store at `hello`,
-and says `hello` and `attributes` unasked when it has loaded one. Its standard input ends with the server, and so does
-the worker: a server that is killed leaves no process behind.
+and says `hello` and `attributes` unasked when it has loaded one. Its standard input is a socket that ends with the
+server, and so does the worker: a server that is killed leaves no process behind. Over the same socket goes a byte each
+second, whatever the worker does: its sign of life.
 """
 
 import argparse
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from dfi_server import edit as pipeline  # imports torch, which takes seconds: the server is told before
 
 PROGRESS_SECONDS = 0.1
+LIFE_SECONDS = 1.0
 ITSELF = "worker"
 """The id of what the worker says of itself; jobs have others."""
 
@@ -215,7 +217,8 @@ def run(
     make_on_cpu: EditorFactory | None = None,
 ) -> None:
     """Be the worker of the server at the other end of `endpoint` and of the standard input. Does not return."""
-    threading.Thread(target=_end_with_server, name="dfi-lifeline", daemon=True).start()
+    for lifeline in (_end_with_server, _give_signs_of_life):
+        threading.Thread(target=lifeline, name=f"dfi{lifeline.__name__}", daemon=True).start()
     with zmq.Context() as context, context.socket(zmq.PAIR) as socket:
         socket.linger = 0
         socket.connect(endpoint)
@@ -227,6 +230,13 @@ def _end_with_server() -> None:
         while os.read(0, 1):
             pass
     os._exit(0)  # whatever the main thread does: nothing of ours is on disk
+
+
+def _give_signs_of_life() -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            os.write(0, b".")
+            time.sleep(LIFE_SECONDS)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

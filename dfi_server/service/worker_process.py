@@ -26,7 +26,10 @@ from dfi_server.wire.messages import Attributes, Edit, Error, ServerInfo, Server
 from dfi_server.wire.protocol import Message, MessageType, ProtocolError, decode_reply, encode
 
 LOAD_SECONDS = 1.0
-STUCK_SECONDS = 10.0  # a worker that does not let go of a cancelled job for so long is ended
+STILL_SECONDS = 30.0  # a worker whose process shows no sign of life for so long is ended: stopped, or swapped out
+HUNG_SECONDS = 120.0  # and one that does not get on with a job: a driver that hangs. An iteration takes seconds at most
+STUCK_SECONDS = 10.0  # and one that does not let go of a cancelled job
+GONE_SECONDS = 5.0  # a process that does not even end when killed, in a driver, is left to itself after so long
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +68,7 @@ class WorkerProcess:
     """A worker, running or not. For one thread, the server's.
 
     `info` and `attributes` are known once its model is loaded, `failure` when that did not work. `job` is what it runs.
+    A worker that is `resting` has no process: load() starts it again.
     """
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", command: Command) -> None:
@@ -72,7 +76,9 @@ class WorkerProcess:
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
         self._jobs_given = 0
-        self._abandoned_at = 0.0
+        self._abandoned_at = self._advanced_at = self._alive_at = self._killed_at = 0.0
+        self._why_killed = ""
+        self.resting = False
         self.info: ServerInfo | None = None
         self.attributes: tuple[str, ...] = ()
         self.failure: Error | None = None
@@ -86,11 +92,12 @@ class WorkerProcess:
     @property
     def is_ready(self) -> bool:
         """Whether the model is loaded and nothing runs."""
-        return self.info is not None and self.job is None
+        return self.is_running and self.info is not None and self.job is None
 
     def start(self) -> None:
         """Start the process, which begins to load its model; `failure` says why, if that is not possible."""
         self.info = self.failure = self.job = None
+        self.resting, self._why_killed, self._alive_at = False, "", time.monotonic()
         self._socket = self._context.socket(zmq.PAIR)
         self._socket.linger = 0
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
@@ -127,7 +134,13 @@ class WorkerProcess:
             poller.register(self._monitor, zmq.POLLIN)
 
     def load(self) -> None:
-        """Have a failed load tried again, and a store that was rebuilt be noticed; at most once in LOAD_SECONDS."""
+        """Have a failed load tried again, and a store that was rebuilt be noticed; at most once in LOAD_SECONDS.
+
+        One that is resting loads its model again.
+        """
+        if self.resting:
+            self.start()
+            return
         if time.monotonic() - max(self._asked_at, self._failed_at) < LOAD_SECONDS:
             return
         self._asked_at = time.monotonic()
@@ -137,11 +150,17 @@ class WorkerProcess:
         else:
             self.start()
 
+    def rest(self) -> None:
+        """Give its memory back until load() is called; what is known of its model stays known. It must be ready."""
+        info = self.info
+        self.close()
+        self.info, self.resting = info, True
+
     def give(self, job: Job) -> None:
         """Have it do a job. It must be ready."""
         self.job = job
         self._jobs_given += 1
-        self._abandoned_at = 0.0
+        self._abandoned_at, self._advanced_at = 0.0, time.monotonic()
         request = job.take_request()
         kind = MessageType.EDIT if isinstance(request, Edit) else MessageType.FACES
         self._say(Message(kind, str(self._jobs_given), request))
@@ -172,6 +191,7 @@ class WorkerProcess:
                 return
             match message.body:
                 case _ if message.id == str(self._jobs_given):
+                    self._advanced_at = time.monotonic()
                     yield message
                 case Error():
                     self.fail(message.body)
@@ -183,36 +203,61 @@ class WorkerProcess:
                 case _:  # it has connected, and nobody else needs to
                     shutil.rmtree(self._folder, ignore_errors=True)
 
+    def pardon(self) -> None:
+        """Begin to wait anew for signs of life: the server itself stood still, and could not have noticed any."""
+        self._alive_at = self._advanced_at = time.monotonic()
+
     def ended(self) -> str | None:
-        """None while the process lives. Else how it ended, for people; then start() may be called again."""
+        """None while the process lives. Else how it ended, for people; then start() may be called again.
+
+        A process that hangs is ended here.
+        """
         if self._process is None:
             return None
-        if self.job and self._abandoned_at and time.monotonic() - self._abandoned_at > STUCK_SECONDS:
-            log.error("A worker does not let go of a cancelled edit, and is ended.")
+        now = time.monotonic()
+        over = self._lifeline_has_ended()
+        if not self._why_killed and (why := self._what_hangs(now)):
+            log.error("A worker is ended: %s.", why)
+            self._why_killed, self._killed_at = why, now
             self.kill()
         hung_up = bool(self._monitor.poll(0))
-        if not hung_up and not self._lifeline_has_ended():
+        if not hung_up and not over and not (self._why_killed and now - self._killed_at > GONE_SECONDS):
             return None
         try:
             code = self._process.wait(0.2)
         except subprocess.TimeoutExpired:
             self.kill()
-            if not hung_up:  # its memory is being given back
+            if not hung_up and not self._why_killed:  # its memory is being given back
                 return None
-            code = self._process.wait()  # it lives: ZeroMQ hangs up on a message that it has no memory for
+            if not self._why_killed:
+                code = self._process.wait()  # it lives: ZeroMQ hangs up on a message that it has no memory for
             no_memory = True
         else:
             no_memory = False
         self._let_go()
+        if self._why_killed:
+            return self._why_killed
         if no_memory:
             return "it had no memory left for it"
         if code == -signal.SIGKILL:
             return "killed, as the system does when memory runs out"
         return f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
 
+    def _what_hangs(self, now: float) -> str:
+        """Why the process should be ended, for people; empty where nothing hangs."""
+        if now - self._alive_at > STILL_SECONDS:
+            return f"it gave no sign of life for {STILL_SECONDS:g} seconds"
+        if self.job and self._abandoned_at and now - self._abandoned_at > STUCK_SECONDS:
+            return "it did not let go of an edit that was cancelled"
+        if self.job and now - self._advanced_at > HUNG_SECONDS:
+            return f"it did not get on with the photo for {HUNG_SECONDS:g} seconds"
+        return ""
+
     def _lifeline_has_ended(self) -> bool:
+        """Whether the process is gone; else takes note of its signs of life, a byte each."""
         try:
-            self._lifeline.recv(1)
+            while self._lifeline.recv(4096):
+                self._alive_at = time.monotonic()
         except BlockingIOError:
             return False
         except OSError:

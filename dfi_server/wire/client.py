@@ -49,6 +49,9 @@ SLOWEST_BYTES_PER_SECOND = 50e6  # the time-out grows with the photo: even a bus
 CONNECT_SECONDS = 0.3  # to find a server of this machine; one that listens may take longer to answer
 LOG_BYTES = 1_000_000  # a longer log is begun anew at the next start
 
+ENDS_ALONE = ("--end-after", "60")
+"""What belongs to the command of a server that is started for a client: it ends after so many minutes without one."""
+
 KEYS_VARIABLE = "DFI_KEYS"
 OWN_KEYS, SERVER_KEY = "own", "server.key"  # in a folder of keys: own.key_secret, own.key and the server's
 

@@ -224,7 +224,8 @@ class FacesFound:
 class ServerInfo:
     """Who answers: the server's package version, state, store, device, and a sentence if there is one.
 
-    store and device are empty until the model is loaded. queued: edits waiting (the running one not counted).
+    store and device are empty until the model is loaded. queued: edits waiting (the running one not counted). resting:
+    ready, but the model has given its memory back, and takes some seconds more for the next edit.
     """
 
     version: str
@@ -234,12 +235,15 @@ class ServerInfo:
     message: str
     queued: int
     protocol_version: int = PROTOCOL_VERSION
+    resting: bool = False
 
     def __post_init__(self) -> None:
         _check_text(self, "version", "state", "store", "device", "message")
         if self.state not in tuple(ServerState):
             refuse(f"state must be one of {', '.join(ServerState)}.")
         object.__setattr__(self, "state", ServerState(self.state))
+        if not isinstance(self.resting, bool):
+            refuse("resting must be true or false.")
         _check_count(self, "queued", "protocol_version")
 
 

@@ -103,7 +103,8 @@ class Server:
             text = _("Starting the server… {seconds:.0f} s").format(seconds=seconds)
             tell(Status(State.STARTING, text, seconds))
 
-        client.start_server([*command, "--endpoint", endpoint], endpoint, log=self.log, waiting=starting)
+        command += [*client.ENDS_ALONE, "--endpoint", endpoint]  # the end tells _processes which one it is
+        client.start_server(command, endpoint, log=self.log, waiting=starting)
         started = time.monotonic()
         with client.Client(endpoint) as link:
             while (info := link.status()).state == "loading":
@@ -134,6 +135,8 @@ class Server:
         if info.state == "busy":
             text = _("The server is at work on {device}; a new edit waits its turn.")
             return Status(State.BUSY, text.format(device=device))
+        if info.resting:
+            return Status(State.READY, _("The server rests; the next edit wakes it, which takes some seconds."))
         return Status(State.READY, _("The server is ready on {device}.").format(device=device))
 
     def stop(self) -> None:

@@ -39,12 +39,6 @@ from dfi_server.wire.protocol import Message, MessageType
 FORMATS = [(dtype, channels) for dtype in ("uint8", "uint16", "float32") for channels in (1, 3)]
 
 
-@pytest.fixture
-def silence_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests with Raw clients that are about something else, however slow the machine."""
-    monkeypatch.setattr("dfi_server.service.server.CLIENT_SILENCE_SECONDS", 60.0)
-
-
 def as_format(photo: np.ndarray, dtype: str, channels: int) -> np.ndarray:
     photo = np.ascontiguousarray(photo[..., :channels])
     if dtype == "uint16":
