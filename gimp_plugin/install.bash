@@ -22,7 +22,8 @@ gimp_python() {
 # How the filter starts the server; $0 is DFI_HOME. GIMP's Flatpak uses the same folder, but has only its own programs.
 # shellcheck disable=SC2016 # expanded where it runs
 start_server='if [ -e /.flatpak-info ]; then
-echo "GIMP from Flatpak cannot start programs of this computer: run dfi serve in a terminal, then try again."
+echo "GIMP from Flatpak cannot start programs of this computer: run this in a terminal, then try again:" \
+"dfi serve --endpoint own-tcp"
 exit 1; fi
 exec env "DFI_HOME=$0" "$0/venv/bin/dfi" serve "$@"'
 
@@ -32,9 +33,9 @@ make_plugin() {
     cp -r "$here"/gimp_plugin/dfi/{*.py,help.html,locale} "$1"
     chmod 755 "$1/dfi.py"
     cp "$here"/dfi_server/{__init__,errors}.py "$1/dfi_server"
-    cp "$here"/dfi_server/wire/{__init__,messages,protocol,client}.py "$1/dfi_server/wire"
-    "$venv/bin/python" -P -c 'import json, sys; from dfi_server.wire.protocol import DEFAULT_ENDPOINT
-print(json.dumps({"endpoint": DEFAULT_ENDPOINT, "command": ["sh", "-c", *sys.argv[1:]]}, indent=1))
+    cp "$here"/dfi_server/wire/{__init__,messages,protocol,place,client}.py "$1/dfi_server/wire"
+    "$venv/bin/python" -P -c 'import json, sys; from dfi_server.wire.place import OWN
+print(json.dumps({"endpoint": OWN, "home": sys.argv[2], "command": ["sh", "-c", *sys.argv[1:]]}, indent=1))
 ' "$start_server" "$home" >"$1/server.json"
     make_pyzmq
     cp -r "$venv/pyzmq" "$1/vendor"
@@ -102,7 +103,7 @@ check_gimp() {
     version=$(gimp_version || true)
     if [[ $version != 3.* ]]; then
         if [ -d "${flatpak_config%/config/GIMP}" ]; then
-            ok "GIMP from Flatpak; run dfi serve in a terminal before using the filter: it cannot start programs"
+            ok "GIMP from Flatpak; run dfi serve --endpoint own-tcp in a terminal before using the filter: it cannot start programs"
         else
             no "${version:+GIMP $version is too old: }GIMP 3 was not found: install it (https://www.gimp.org/downloads)"
         fi

@@ -23,6 +23,7 @@ from dfi_server.service.jobs import Job, JobTable
 from dfi_server.service.worker_process import Command, WorkerProcess, lost
 from dfi_server.wire.keys import authenticate
 from dfi_server.wire.messages import Accepted, Attributes, Edit, Error, FindFaces, ServerInfo, ServerState
+from dfi_server.wire.place import check_endpoint, claimed
 from dfi_server.wire.protocol import (
     CLIENT_SILENCE_SECONDS,
     MAX_FRAME_BYTES,
@@ -30,7 +31,6 @@ from dfi_server.wire.protocol import (
     Message,
     MessageType,
     ProtocolError,
-    check_endpoint,
     decode_request,
     encode,
 )
@@ -60,7 +60,9 @@ class Server:
         rest_after: float | None = None,
         end_after: float | None = None,
     ) -> None:
+        self._held = contextlib.ExitStack()
         endpoint = check_endpoint(endpoint, bind=True, encrypted=keys is not None)
+        self._held.enter_context(claimed(endpoint))
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
         self._router.ipv6 = "[" in endpoint
@@ -75,6 +77,7 @@ class Server:
             if self._authenticator:
                 self._authenticator.stop()
             self._context.destroy(linger=0)
+            self._held.close()
             raise _bind_error(endpoint, error) if isinstance(error, zmq.ZMQError) else error from None
         self.endpoint = self._router.get_string(zmq.LAST_ENDPOINT)
         self._bell = self._context.socket(zmq.PULL)
@@ -134,6 +137,7 @@ class Server:
         if self._authenticator:
             self._authenticator.stop()
         self._context.term()
+        self._held.close()
         log.info("Stopped")
 
     # The workers

@@ -31,17 +31,15 @@ from dfi_server.wire.messages import (
     Progress,
     ServerInfo,
 )
+from dfi_server.wire.place import IPC, check_endpoint, check_owner, find, is_local
 from dfi_server.wire.protocol import (
-    DEFAULT_ENDPOINT,
     HEARTBEAT_SECONDS,
     MAX_FRAME_BYTES,
     Body,
     Message,
     MessageType,
-    check_endpoint,
     decode_reply,
     encode,
-    is_local,
 )
 
 POLL_SECONDS = 0.05  # how often callbacks and deadlines are looked at
@@ -57,19 +55,21 @@ OWN_KEYS, SERVER_KEY = "own", "server.key"  # in a folder of keys: own.key_secre
 
 T = TypeVar("T")
 
-__all__ = ["Client", "EditRequest", "EditResult", "PhotoRequest", "Progress", "ServerInfo", "start_server"]
+__all__ = ["Client", "EditRequest", "EditResult", "PhotoRequest", "Progress", "ServerInfo", "find", "start_server"]
 
 
 class Client:
     """A connection to one server; a context manager. Not for several threads at once: make one for each.
 
+    endpoint: see place.find for the user's own server. A port of this machine where another user's program listens gets
+    no photo, unless keys have told who it is.
     timeout: seconds without any sign of the server after which DFIError(unreachable) is raised.
     keys: the folder that `dfi keygen` made for this client, for a server that asks for keys. For a server on another
     machine it is the one that the environment variable DFI_KEYS names, if there is one.
     Every method raises DFIError: unreachable, version, or the server's own code and sentence.
     """
 
-    def __init__(self, endpoint: str = DEFAULT_ENDPOINT, timeout: float = 5.0, keys: Path | None = None) -> None:
+    def __init__(self, endpoint: str, timeout: float = 5.0, keys: Path | None = None) -> None:
         if keys is None and not is_local(endpoint) and os.environ.get(KEYS_VARIABLE):
             keys = Path(os.environ[KEYS_VARIABLE])
         self.endpoint = check_endpoint(endpoint, encrypted=keys is not None)
@@ -186,6 +186,8 @@ class Client:
         """Runs in a thread of its own, so that heartbeats go out whatever the callbacks do."""
         id = uuid.uuid4().hex
         try:
+            if not self._has_keys and not self.endpoint.startswith(IPC):
+                check_owner(self.endpoint)
             patience = self.timeout + body.pixel_bytes / SLOWEST_BYTES_PER_SECOND
             self._send(Message(kind, id, body), self.timeout)
             heard = beaten = time.monotonic()
@@ -262,9 +264,10 @@ def load_keys(path: Path) -> tuple[bytes, bytes]:
 
 def start_server(
     command: Sequence[str],
-    endpoint: str = DEFAULT_ENDPOINT,
+    endpoint: str,
     *,
     log: Path,
+    keys: Path | None = None,
     timeout: float = 60.0,
     waiting: Callable[[float], object] | None = None,
 ) -> ServerInfo:
@@ -277,7 +280,7 @@ def start_server(
     """
     started = time.monotonic()
     process: subprocess.Popen[bytes] | None = None
-    with Client(endpoint) as client:
+    with Client(endpoint, keys=keys) as client:
         while True:
             ended = process is not None and process.poll() is not None
             if client.is_connected(CONNECT_SECONDS if is_local(endpoint) else client.timeout):

@@ -5,6 +5,7 @@ client's holds its own pair and the server's public key. The files are pyzmq's c
 """
 
 import os
+import shutil
 from pathlib import Path
 
 import zmq
@@ -14,8 +15,8 @@ from zmq.auth.thread import ThreadAuthenticator
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.wire.client import OWN_KEYS, SERVER_KEY, load_keys
 from dfi_server.wire.messages import is_name
+from dfi_server.wire.place import SERVER_KEYS
 
-SERVER = "server"
 CLIENTS = "clients"
 _DOMAIN = "dfi"
 
@@ -27,7 +28,7 @@ def generate(folder: Path, clients: list[str]) -> list[Path]:
     nothing can be written.
     """
     for name in clients:
-        if not is_name(name) or name == SERVER or name != Path(name).name or name.startswith("."):
+        if not is_name(name) or name == SERVER_KEYS or name != Path(name).name or name.startswith("."):
             raise DFIError(ErrorCode.BAD_REQUEST, f"'{name}' is no name for a client's folder: use letters and digits.")
         if (folder / name).exists():
             raise DFIError(
@@ -35,19 +36,29 @@ def generate(folder: Path, clients: list[str]) -> list[Path]:
             )
     before = os.umask(0o077)  # secret keys are for their owner's eyes
     try:
-        made = [] if (folder / SERVER).exists() else [_pair(folder / SERVER)]
-        (folder / SERVER / CLIENTS).mkdir(exist_ok=True)
-        public = (folder / SERVER / f"{OWN_KEYS}.key").read_text()
+        made = [] if (folder / SERVER_KEYS).exists() else [_pair(folder / SERVER_KEYS)]
+        (folder / SERVER_KEYS / CLIENTS).mkdir(exist_ok=True)
+        public = (folder / SERVER_KEYS / f"{OWN_KEYS}.key").read_text()
         for name in clients:
             made.append(_pair(folder / name))
             (folder / name / SERVER_KEY).write_text(public)
             key = (folder / name / f"{OWN_KEYS}.key").read_text()
-            (folder / SERVER / CLIENTS / f"{name}.key").write_text(key)
+            (folder / SERVER_KEYS / CLIENTS / f"{name}.key").write_text(key)
         return made
     except OSError as error:
         raise DFIError(ErrorCode.NO_SPACE, f"The keys could not be written to {folder} ({error}).") from error
     finally:
         os.umask(before)
+
+
+def ensure(server: Path, client: Path) -> None:
+    """Make the folders of keys of a server and of one client, beside each other, unless they are there.
+
+    Raises DFIError as `generate` does.
+    """
+    if not (client / SERVER_KEY).exists():
+        shutil.rmtree(client, ignore_errors=True)  # what an interrupted run left
+        generate(server.parent, [client.name])
 
 
 def _pair(folder: Path) -> Path:

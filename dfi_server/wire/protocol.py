@@ -6,10 +6,8 @@ header, then raw pixel frames.
 """
 
 import dataclasses
-import ipaddress
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple, NoReturn, TypeAlias
@@ -35,13 +33,10 @@ from dfi_server.wire.messages import (
     refuse,
 )
 
-DEFAULT_ENDPOINT = "tcp://127.0.0.1:5577"
-
 HEARTBEAT_SECONDS = 0.3  # how often a client with an edit under way says that it is still there
 CLIENT_SILENCE_SECONDS = 2.0  # a client silent for longer has vanished: its edits are dropped
 
 MAX_HEADER_BYTES = 256 * 1024
-_HOST = re.compile(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]", re.ASCII)  # ZeroMQ gives others, such as "a;b", a meaning
 
 MAX_FRAME_BYTES = MAX_PIXELS * MAX_CHANNELS * max(DTYPE_BYTES.values())
 
@@ -202,35 +197,3 @@ def _read_body(cls: type | None, fields: dict[str, Any], frames: Sequence[Buffer
             refuse(f"The header lacks the field {name!r}.")
     body: Body = cls(**values, **dict(zip(frame_names, frames, strict=True)))
     return body
-
-
-def is_local(endpoint: str) -> bool:
-    """Whether the endpoint is an address of this machine that no other machine can reach."""
-    host = endpoint.removeprefix("tcp://").rpartition(":")[0]
-    if host in ("localhost", "[::1]"):
-        return True
-    try:
-        return ipaddress.IPv4Address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def check_endpoint(endpoint: str, bind: bool = False, encrypted: bool = False) -> str:
-    """The endpoint with "localhost" spelled out.
-
-    Only this machine's own addresses are accepted, unless the connection is `encrypted` (and so authenticated).
-    bind: also accept port "*" (any free port). Raises DFIError(bad_request).
-    """
-    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-    port_ok = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65_536
-    if endpoint.startswith("tcp://") and (port_ok or (bind and port == "*")) and _HOST.fullmatch(host):
-        if host == "localhost":
-            return f"tcp://127.0.0.1:{port}"
-        if encrypted or is_local(endpoint):
-            return endpoint
-    if encrypted:
-        refuse(f"{endpoint!r} is not an address: write it as tcp://HOST:PORT, such as tcp://192.168.1.5:5577.")
-    refuse(
-        f"The endpoint {endpoint!r} is refused: photos would travel unprotected. "
-        f"Use an address of this machine, such as {DEFAULT_ENDPOINT}, or keys ('dfi keygen' makes them)."
-    )

@@ -57,7 +57,7 @@ class NotInstalled(UserError):
 
 
 class Server:
-    """The server that server.json beside this file describes. DFI_ENDPOINT overrides the endpoint."""
+    """The server that server.json beside this file describes. DFI_ENDPOINT overrides its endpoint: another server."""
 
     def __init__(self) -> None:
         self.log = Path(GLib.get_user_cache_dir()) / "dfi" / "server.log"
@@ -79,12 +79,13 @@ class Server:
         return client
 
     @cached_property
-    def _settings(self) -> tuple[list[str], str]:
-        """The command that starts a server, and the endpoint."""
+    def _settings(self) -> tuple[list[str], Any]:
+        """The command that starts a server, and its place: the client's place.Place."""
         path = HERE / "server.json"
         try:
             settings = json.loads(path.read_text("utf-8"))
-            return list(settings["command"]), os.environ.get("DFI_ENDPOINT") or str(settings["endpoint"])
+            endpoint = os.environ.get("DFI_ENDPOINT") or str(settings["endpoint"])
+            return list(settings["command"]), self._client.find(endpoint, Path(settings.get("home", "")))
         except (OSError, ValueError, LookupError, TypeError) as error:
             text = _("The server is not installed: {path} is missing or wrong ({error}).")
             raise NotInstalled(text.format(path=path, error=error)) from error
@@ -97,16 +98,16 @@ class Server:
         """
         client = self._client
         vars(self).pop("_settings", None)  # install.sh may have been run meanwhile
-        command, endpoint = self._settings
+        command, place = self._settings
 
         def starting(seconds: float) -> None:
             text = _("Starting the server… {seconds:.0f} s").format(seconds=seconds)
             tell(Status(State.STARTING, text, seconds))
 
-        command += [*client.ENDS_ALONE, "--endpoint", endpoint]  # the end tells _processes which one it is
-        client.start_server(command, endpoint, log=self.log, waiting=starting)
+        command = [*command, *client.ENDS_ALONE, "--endpoint", place.endpoint]  # _processes knows it by its end
+        client.start_server(command, place.endpoint, keys=place.client_keys, log=self.log, waiting=starting)
         started = time.monotonic()
-        with client.Client(endpoint) as link:
+        with self._new_link() as link:
             while (info := link.status()).state == "loading":
                 seconds = time.monotonic() - started
                 if seconds > LOADING_SECONDS:
@@ -150,7 +151,7 @@ class Server:
                 time.sleep(0.05)
 
     def _processes(self) -> list[int]:
-        wanted = [b"--endpoint", self._settings[1].encode(), b""]
+        wanted = [b"--endpoint", self._settings[1].endpoint.encode(), b""]
         found = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):  # ended meanwhile
@@ -161,7 +162,7 @@ class Server:
     def faces(self, source: Source) -> Sequence[Sequence[int]]:
         """The faces that the user may mean, as x, y, width, height in the layer, largest first. Raises DFIError."""
         request = self._client.PhotoRequest(source.width, source.height, source.channels, source.dtype, box=source.box)
-        with self._client.Client(self._settings[1]) as link:
+        with self._new_link() as link:
             found: Sequence[Sequence[int]] = link.faces(request, source.pixels)
             return found
 
@@ -189,13 +190,17 @@ class Server:
             face=request.face,
             box=source.box,
         )
-        with self._client.Client(self._settings[1]) as link:
+        with self._new_link() as link:
             return link.edit(asked, source.pixels, progress=lambda step: progress(step.iteration, step.iterations))
 
     def _link(self, purpose: str, **options: float) -> Any:
         if purpose not in self._links:
-            self._links[purpose] = self._client.Client(self._settings[1], **options)
+            self._links[purpose] = self._new_link(**options)
         return self._links[purpose]
+
+    def _new_link(self, **options: float) -> Any:
+        place = self._settings[1]
+        return self._client.Client(place.endpoint, keys=place.client_keys, **options)
 
 
 def failure(error: Exception) -> Status:

@@ -28,7 +28,7 @@ REPOSITORY = HERE.parent.parent
 EDITOR_SIDE = (
     "__init__.py",
     "errors.py",
-    *(f"wire/{name}.py" for name in ("__init__", "messages", "protocol", "client")),
+    *(f"wire/{name}.py" for name in ("__init__", "messages", "protocol", "place", "client")),
 )
 SHORTCUT = "ctrl+alt+d"
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from support.servers import Raw
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.service import jobs
 from dfi_server.service.server import Server
-from dfi_server.wire import messages, protocol
+from dfi_server.wire import messages, place, protocol
 from dfi_server.wire.client import Client
 from dfi_server.wire.messages import (
     DTYPE_BYTES,
@@ -36,7 +36,6 @@ from dfi_server.wire.protocol import (
     Message,
     MessageType,
     ProtocolError,
-    check_endpoint,
     decode_reply,
     decode_request,
     encode,
@@ -322,7 +321,7 @@ def test_a_header_that_the_other_side_would_refuse_is_not_sent() -> None:
     ],
 )
 def test_addresses_of_this_machine_are_accepted(endpoint: str, bind: bool, address: str) -> None:
-    assert check_endpoint(endpoint, bind) == address
+    assert place.check_endpoint(endpoint, bind) == address
 
 
 @pytest.mark.parametrize(
@@ -352,13 +351,13 @@ def test_addresses_of_this_machine_are_accepted(endpoint: str, bind: bool, addre
 def test_any_other_address_is_refused_with_a_sentence(endpoint: str) -> None:
     for bind in (False, True):
         with pytest.raises(DFIError, match="unprotected") as caught:
-            check_endpoint(endpoint, bind)
+            place.check_endpoint(endpoint, bind)
         assert caught.value.code == ErrorCode.BAD_REQUEST
 
 
 def test_any_free_port_is_only_for_the_server() -> None:
     with pytest.raises(DFIError):
-        check_endpoint("tcp://127.0.0.1:*")
+        place.check_endpoint("tcp://127.0.0.1:*")
 
 
 def examples(side: str) -> dict[str, dict[str, Any]]:
@@ -433,7 +432,7 @@ def test_a_server_answers_every_example_of_the_specification_as_it_says(
 def test_the_specification_s_tables_say_what_the_code_does() -> None:
     text = SPECIFICATION.read_text()
     assert f"Version **{messages.PROTOCOL_VERSION}**" in text
-    assert protocol.DEFAULT_ENDPOINT in text
+    assert place.EXAMPLE in text
     errors = text.partition("## Errors")[2].partition("## Limits")[0]
     assert re.findall(r"^\| `(\w+)` \|", errors, re.M) == list(ErrorCode)
     limits = text.partition("## Limits")[2].partition("## A session")[0]

@@ -1,0 +1,177 @@
+"""Endpoints: which may be used, and where a user's own server is, one for each DFI_HOME, that no other user can enter.
+
+That is a Unix socket in the runtime folder of the user (XDG Base Directory Specification), or where a system or a
+sandbox has none (Windows; GIMP from Flatpak), a port of this machine with keys that only the user can read. Standard
+library and pyzmq only: this is what GIMP's own Python loads.
+"""
+
+import contextlib
+import hashlib
+import ipaddress
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import zmq
+
+from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.wire.messages import refuse
+
+OWN, OWN_TCP = "own", "own-tcp"
+"""What stands for the endpoint of the user's own server: wherever it is best; the port with keys in any case."""
+
+EXAMPLE = "tcp://127.0.0.1:5577"
+"""An endpoint that every program of this machine can reach."""
+
+IPC = "ipc://"
+KEYS_FOLDER, CLIENT_KEYS, SERVER_KEYS = "own-keys", "client", "server"  # in DFI_HOME, made by the server
+
+_LONGEST = 100  # bytes of a Unix socket's path: the system takes 107 or fewer
+_FIRST_PORT, _PORTS = 49_152, 16_384  # those that nobody is given (RFC 6335)
+_HOST = re.compile(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]", re.ASCII)  # ZeroMQ gives others, such as "a;b", a meaning
+_LISTENS = "0A"  # a state in /proc/net/tcp
+
+
+class Place(NamedTuple):
+    """An endpoint of ZeroMQ, and the folders of keys that client and server use there; None without keys."""
+
+    endpoint: str
+    client_keys: Path | None = None
+    server_keys: Path | None = None
+
+
+def find(endpoint: str, home: Path) -> Place:
+    """The place that `endpoint` stands for, for the state folder `home`; any endpoint that is not the own stays so."""
+    if endpoint == OWN:
+        in_sandbox = Path("/.flatpak-info").exists()  # its runtime folder is another one
+        endpoint = f"{IPC}{_socket(home)}" if zmq.has("ipc") and hasattr(os, "getuid") and not in_sandbox else OWN_TCP
+    if endpoint != OWN_TCP:
+        return Place(endpoint)
+    port = _FIRST_PORT + int(_name(home), 16) % _PORTS
+    keys = home / KEYS_FOLDER
+    return Place(f"tcp://127.0.0.1:{port}", keys / CLIENT_KEYS, keys / SERVER_KEYS)
+
+
+def is_local(endpoint: str) -> bool:
+    """Whether the endpoint is a socket or an address of this machine that no other machine can reach."""
+    if endpoint.startswith(IPC):
+        return True
+    host = endpoint.removeprefix("tcp://").rpartition(":")[0]
+    if host in ("localhost", "[::1]"):
+        return True
+    try:
+        return ipaddress.IPv4Address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_endpoint(endpoint: str, bind: bool = False, encrypted: bool = False) -> str:
+    """The endpoint with "localhost" spelled out.
+
+    Only this machine's own addresses are accepted, unless the connection is `encrypted` (and so authenticated), and
+    Unix sockets in a folder that is this user's alone. bind: also accept port "*" (any free port). Raises
+    DFIError(bad_request).
+    """
+    if endpoint.startswith(IPC):
+        socket = Path(endpoint.removeprefix(IPC))
+        if not socket.is_absolute():
+            refuse(f"{endpoint!r} does not name a socket by its whole path: write it as {IPC}/FOLDER/NAME.")
+        check_private(socket)
+        return endpoint
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    port_ok = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65_536
+    if endpoint.startswith("tcp://") and (port_ok or (bind and port == "*")) and _HOST.fullmatch(host):
+        if host == "localhost":
+            return f"tcp://127.0.0.1:{port}"
+        if encrypted or is_local(endpoint):
+            return endpoint
+    if encrypted:
+        refuse(f"{endpoint!r} is not an address: write it as tcp://HOST:PORT, such as tcp://192.168.1.5:5577.")
+    refuse(
+        f"The endpoint {endpoint!r} is refused: photos would travel unprotected. "
+        f"Use an address of this machine, such as {EXAMPLE}, or keys ('dfi keygen' makes them)."
+    )
+
+
+def check_private(socket: Path) -> None:
+    """Raise DFIError(BAD_REQUEST) unless only this user can have put something at the path of a Unix socket."""
+    folder = socket.parent
+    try:
+        there = folder.lstat()
+    except OSError:
+        return  # then nobody listens there
+    if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.getuid() or there.st_mode & 0o077:
+        raise DFIError(
+            ErrorCode.BAD_REQUEST,
+            f"The folder {folder} is not this user's alone, so a server in there could be anybody's: delete it, or "
+            "make it private (chmod 700).",
+        )
+
+
+@contextlib.contextmanager
+def claimed(endpoint: str) -> Iterator[None]:
+    """Hold the place of a Unix socket, while a server listens there; for other endpoints nothing.
+
+    ZeroMQ would take the place of a server that is there. Raises DFIError(BUSY) then, BAD_REQUEST where the folder is
+    not private.
+    """
+    if not endpoint.startswith(IPC):
+        yield
+        return
+    import fcntl  # where there are Unix sockets
+
+    socket = Path(endpoint.removeprefix(IPC))
+    try:
+        socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_private(socket)
+        with socket.with_suffix(".lock").open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DFIError(ErrorCode.BUSY, f"A server of yours runs at {endpoint} already: use that one.") from None
+            yield
+            socket.unlink(missing_ok=True)
+    except OSError as error:
+        raise DFIError(ErrorCode.BAD_REQUEST, f"Cannot listen at {endpoint} ({error.strerror}).") from error
+
+
+def check_owner(endpoint: str) -> None:
+    """Raise DFIError(UNREACHABLE) where another user's program listens at a port of this machine. Linux tells."""
+    owner = _listener(int(endpoint.rpartition(":")[2]))
+    if owner is not None and owner != os.getuid():
+        raise DFIError(
+            ErrorCode.UNREACHABLE,
+            f"The server at {endpoint} is another user's ({owner}): it gets no photo. Use your own ('{OWN}'), or keys.",
+        )
+
+
+def _listener(port: int) -> int | None:
+    """The user whose program listens at a port; None where nobody does, or it cannot be known."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path(table).read_text().splitlines()[1:]:
+                _, local, _, state, _, _, _, owner, *_ = line.split()
+                if state == _LISTENS and int(local.rpartition(":")[2], 16) == port:
+                    return int(owner)
+    return None
+
+
+def _socket(home: Path) -> Path:
+    user = os.getuid()
+    for folder in filter(None, (os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{user}")):
+        socket = Path(folder) / "dfi" / _name(home)
+        if len(os.fsencode(socket)) <= _LONGEST and os.access(folder, os.W_OK) and Path(folder).stat().st_uid == user:
+            return socket
+    for folder in (tempfile.gettempdir(), "/tmp"):
+        socket = Path(folder) / f"dfi-{user}" / _name(home)
+        if len(os.fsencode(socket)) <= _LONGEST:
+            break
+    return socket
+
+
+def _name(home: Path) -> str:
+    return hashlib.sha256(os.fsencode(home.expanduser().resolve())).hexdigest()[:16]
