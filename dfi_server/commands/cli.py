@@ -8,7 +8,7 @@ from collections.abc import Sequence
 # It is read once, when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from dfi_server.commands import subcommands
+from dfi_server.commands import console, subcommands
 from dfi_server.errors import DFIError
 
 
@@ -17,14 +17,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = subcommands.parser().parse_args(arguments)
     try:
         options.run(options)
-        sys.stdout.flush()  # a reader that has gone is noticed here, not at exit
     except DFIError as error:
-        print(f"dfi: {error}", file=sys.stderr)
-        return 1
+        return _failed(str(error))
     except KeyboardInterrupt:
-        print("dfi: interrupted; nothing was left half done.", file=sys.stderr)
+        print(console.INTERRUPTED, file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has gone: `dfi attributes | head`
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - open to the end of the process
-        return 1
+    except MemoryError:
+        return _failed("This computer has not enough memory for it: close other programs, or take a smaller photo.")
+    except OSError as error:
+        file = error.filename if error.filename is not None else "A file"
+        reason = error.strerror or error
+        return _failed(f"{file} cannot be used ({reason}): see that it is there, and that you may read and write it.")
     return 0
+
+
+def _failed(sentence: str) -> int:
+    print(f"dfi: {sentence}", file=sys.stderr)
+    return 1

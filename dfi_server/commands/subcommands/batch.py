@@ -5,8 +5,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from dfi_server import paths
 from dfi_server.commands import arguments
 from dfi_server.errors import DFIError, ErrorCode
@@ -61,6 +59,8 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _run(job: "Job", plan: "Plan", edit: "Edit", in_flight: int) -> None:
+    from tqdm import tqdm
+
     from dfi_server.commands import batch
 
     found = len(plan.todo) + len(plan.done)

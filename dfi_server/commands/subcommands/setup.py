@@ -4,8 +4,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from dfi_server import paths
 from dfi_server.commands import arguments, console
 
@@ -36,6 +34,8 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _build(options: argparse.Namespace, engine: "Accumulate | None") -> None:
+    from tqdm import tqdm
+
     from dfi_server.solver import vgg
     from dfi_server.vectors import build, lfw
 
