@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from dfi_server.commands import arguments, console
@@ -19,7 +20,7 @@ def run(options: argparse.Namespace) -> None:
 
     from dfi_server.commands import contact_sheet
     from dfi_server.face.find import find_faces
-    from dfi_server.photo import disk, pages
+    from dfi_server.photo import colour, disk, formats, pages
     from dfi_server.photo.pixels import Photo
     from dfi_server.vectors.store import open_store
 
@@ -27,7 +28,8 @@ def run(options: argparse.Namespace) -> None:
         disk.check_writable(options.draw)
     source = disk.read(options.input)
     console.say(options.input, pages.looked_at(source.pages))
-    found = find_faces(source.pixels, open_store(options.store).canonical_landmarks)
+    srgb = colour.to_srgb(source)
+    found = find_faces(srgb, open_store(options.store).canonical_landmarks)
     if options.json:
         print(json.dumps([{"box": face.box, "landmarks": face.landmarks.tolist()} for face in found]))
     elif not found:
@@ -36,4 +38,5 @@ def run(options: argparse.Namespace) -> None:
         for number, face in enumerate(found, start=1):
             print(f"{number}: --box {','.join(map(str, face.box))}")
     if options.draw:
-        disk.write(options.draw, Photo(np.asarray(contact_sheet.draw_faces(source.pixels, found))))
+        seen = formats.on_white(replace(source, pixels=srgb)).pixels
+        disk.write(options.draw, Photo(np.asarray(contact_sheet.draw_faces(seen, found))))
