@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dfi_server import paths
@@ -44,19 +45,27 @@ def add_store(parser: argparse.ArgumentParser) -> None:
 
 
 def add_edit(parser: argparse.ArgumentParser) -> None:
-    """What an edit can choose: --face, --iterations, --box, --device, --store."""
-    add_face_and_iterations(parser)
+    """What an edit can choose: --face, --iterations, --box, --device, --store, --server, --keys. See check_edit."""
+    parser.add_argument("--face", type=_face, default="largest", metavar="N|largest|all", help="see 'dfi faces'")
+    parser.add_argument("--iterations", type=positive, metavar="N", help="of L-BFGS (default: as it takes)")
     parser.add_argument(
         "--box", type=_box, metavar="X,Y,W,H", help="edit only in there; the face itself where none is found in it"
     )
     add_device(parser)
     add_store(parser)
+    parser.add_argument("--server", metavar="ENDPOINT", help="let a running server do it, e.g. tcp://127.0.0.1:5577")
+    parser.add_argument("--keys", type=Path, metavar="DIR", help="this client's keys, for --server (see 'dfi keygen')")
 
 
-def add_face_and_iterations(parser: argparse.ArgumentParser) -> None:
-    """--face and --iterations."""
-    parser.add_argument("--face", type=_face, default="largest", metavar="N|largest|all", help="see 'dfi faces'")
-    parser.add_argument("--iterations", type=positive, metavar="N", help="of L-BFGS (default: as it takes)")
+def check_edit(options: argparse.Namespace) -> None:
+    """Raise DFIError(BAD_REQUEST) for options of add_edit that make no sense together."""
+    if options.keys and not options.server:
+        raise DFIError(ErrorCode.BAD_REQUEST, "--keys goes with --server: name the server that asks for them.")
+    if options.server and options.device != "auto":
+        raise DFIError(
+            ErrorCode.BAD_REQUEST,
+            "--device and --server exclude each other: leave one out, or start the server with --device.",
+        )
 
 
 def positive(text: str) -> int:

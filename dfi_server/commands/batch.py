@@ -24,7 +24,7 @@ from typing import IO, Literal, TypeAlias
 from dfi_server.commands import remote
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.photo import colour, disk, formats, whole
-from dfi_server.photo.pixels import Patch, Pixels, edited
+from dfi_server.photo.pixels import Box, Patch, Pixels, edited
 from dfi_server.wire.client import Client
 from dfi_server.wire.messages import FaceChoice
 
@@ -59,11 +59,19 @@ class Job:
     alphas: Mapping[str, float]
     face: FaceChoice = "largest"
     iterations: int | None = None
+    box: Box | None = None
+    store: str | None = None
 
     @property
     def settings(self) -> dict[str, object]:
         """What decides how a photo comes out, as the report has it."""
-        return {"set": dict(self.alphas), "face": self.face, "iterations": self.iterations}
+        return {
+            "set": dict(self.alphas),
+            "face": self.face,
+            "iterations": self.iterations,
+            "box": self.box and list(self.box),
+            "store": self.store,
+        }
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ def plan(job: Job) -> Plan:
     result = Plan([], [], [])
     for file in found:
         line = told.get(str(file), {})
-        same = job.settings.items() <= line.items()
+        same = all(line.get(name) == value for name, value in job.settings.items())
         if (job.target / file).exists():
             result.done.append(file)
             if line.get("status") == "edited" and not same:
@@ -174,8 +182,8 @@ def run(
     return outcomes
 
 
-def by_server(endpoint: str, restart: Callable[[], object] = lambda: None) -> Edit:
-    """Edits through a server.
+def by_server(endpoint: str, restart: Callable[[], object] = lambda: None, keys: Path | None = None) -> Edit:
+    """Edits through a server; `keys`: as for Client.
 
     Where it was lost, `restart` is called, and the photo tried once more: an error from `restart` ends the run. Where
     it is busy with others, a photo waits.
@@ -193,9 +201,16 @@ def by_server(endpoint: str, restart: Callable[[], object] = lambda: None) -> Ed
         lost = False
         while True:
             try:
-                with Client(endpoint) as client:
+                with Client(endpoint, keys=keys) as client:
                     patch, result = remote.edit(
-                        client, pixels, job.alphas, face=job.face, iterations=job.iterations, cancelled=cancelled
+                        client,
+                        pixels,
+                        job.alphas,
+                        face=job.face,
+                        box=job.box,
+                        iterations=job.iterations,
+                        store=job.store,
+                        cancelled=cancelled,
                     )
                 return patch, result.seconds
             except DFIError as error:

@@ -111,7 +111,7 @@ def encode(message: Message) -> list[Buffer]:
             value = getattr(message.body, field.name)
             if field.name in frame_names:
                 frames.append(value)
-            else:
+            elif value is not None or field.default is not None:  # an older server may not know the field
                 header[field.name] = None if isinstance(value, float) and not math.isfinite(value) else value
     # "replace": a file name with undecodable bytes may stand in a message, and must not stop it.
     text = json.dumps(header, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

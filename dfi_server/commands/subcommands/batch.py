@@ -1,4 +1,7 @@
-"""Edit a folder of photos through a server."""
+"""Edit a folder of photos through a server.
+
+Without --server, the one of this machine is used, and started if need be.
+"""
 
 import argparse
 import sys
@@ -18,44 +21,64 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", type=Path, metavar="IN", help="a folder; those inside it are edited as well")
     parser.add_argument("output", type=Path, metavar="OUT", help="a folder; photos that are there already are left")
     arguments.add_set(parser)
-    arguments.add_face_and_iterations(parser)
-    parser.add_argument(
-        "--jobs", type=arguments.positive, metavar="N", help="photos under way at once (default: enough)"
-    )
-    parser.add_argument("--server", metavar="ENDPOINT", help="a running server; without it, one is started if need be")
+    arguments.add_edit(parser)
+    parser.add_argument("--jobs", type=arguments.positive, metavar="N", help="photos at once (default: enough)")
     arguments.add_engine(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     from dfi_server.commands import batch
 
+    arguments.check_edit(options)
+    if options.server and options.engine == "ray":
+        raise DFIError(ErrorCode.BAD_REQUEST, "--server and --engine ray exclude each other: leave one out.")
     alphas = arguments.parse_alphas(options.set)
-    job = batch.Job(options.input, options.output, alphas, options.face, options.iterations)
+    job = batch.Job(options.input, options.output, alphas, options.face, options.iterations, options.box, options.store)
     plan = batch.plan(job)
     if plan.differing:  # said at once, not only after hours
         print(f"dfi: {_differing(job, plan)}", file=sys.stderr)
     if options.engine == "ray":
-        if options.server:
-            raise DFIError(ErrorCode.BAD_REQUEST, "--server and --engine ray exclude each other: leave one out.")
         from dfi_server.commands import ray_engine
 
         with ray_engine.connected():
-            _run(job, plan, ray_engine.editing(), options.jobs or 2 * ray_engine.slots())
+            edit = ray_engine.editing(options.store, options.device)
+            _run(job, plan, edit, options.jobs or 2 * ray_engine.slots(options.device))
         return
-    from dfi_server.wire.client import ENDS_ALONE, Client, start_server
+    from dfi_server.wire.client import Client
 
     endpoint = options.server or protocol.DEFAULT_ENDPOINT
-    command = [sys.executable, "-P", "-m", "dfi_server", "serve", *ENDS_ALONE, "--endpoint", endpoint]
 
     def start() -> None:
         if options.server:
-            with Client(endpoint) as client:
+            with Client(endpoint, keys=options.keys) as client:
                 client.hello()
         else:
-            start_server(command, endpoint, log=paths.home() / "server.log")
+            _start_server(endpoint, options)
 
     start()
-    _run(job, plan, batch.by_server(endpoint, restart=start), options.jobs or batch.IN_FLIGHT)
+    edit = batch.by_server(endpoint, restart=start, keys=options.keys)
+    _run(job, plan, edit, options.jobs or batch.IN_FLIGHT)
+
+
+def _start_server(endpoint: str, options: argparse.Namespace) -> None:
+    """Have a server at the endpoint. Raises DFIError, BAD_REQUEST where one is there that does not work as asked."""
+    from dfi_server.wire.client import ENDS_ALONE, Client, start_server
+
+    command = [sys.executable, "-P", "-m", "dfi_server", "serve", *ENDS_ALONE, "--endpoint", endpoint]
+    command += ["--device", options.device, *(["--store", options.store] if options.store else [])]
+    start_server(command, endpoint, log=paths.home() / "server.log")
+    if options.store is None and options.device == "auto":
+        return
+    with Client(endpoint) as client:
+        client.attributes()  # when they are there, the model is
+        info = client.status()
+    for word, asked, there in (("store", options.store, info.store), ("device", options.device, info.device)):
+        if asked not in (None, "auto", there, *there.split()):
+            raise DFIError(
+                ErrorCode.BAD_REQUEST,
+                f"A server runs at {endpoint} already, whose {word} is {there}: leave --{word} out, end that server, "
+                f"or start another one (dfi serve --{word} {asked} --endpoint ENDPOINT) and name it with --server.",
+            )
 
 
 def _run(job: "Job", plan: "Plan", edit: "Edit", in_flight: int) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from dfi_server import paths
 from dfi_server.commands import arguments, console
-from dfi_server.errors import DFIError, ErrorCode
 
 if TYPE_CHECKING:
     from dfi_server.photo.pixels import Patch, Pixels
@@ -17,8 +16,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", type=Path)
     parser.add_argument("output", type=Path)
     arguments.add_set(parser)
-    parser.add_argument("--server", metavar="ENDPOINT", help="let a running server do it, e.g. tcp://127.0.0.1:5577")
-    parser.add_argument("--keys", type=Path, metavar="DIR", help="this client's keys, for --server (see 'dfi keygen')")
     arguments.add_edit(parser)
 
 
@@ -26,9 +23,8 @@ def run(options: argparse.Namespace) -> None:
     from dfi_server.photo import colour, disk
     from dfi_server.photo.pixels import edited
 
+    arguments.check_edit(options)
     alphas = arguments.parse_alphas(options.set)
-    if options.keys and not options.server:
-        raise DFIError(ErrorCode.BAD_REQUEST, "--keys goes with --server: name the server that asks for them.")
     disk.check_writable(options.output)
     source = disk.read(options.input)
     work = _by_server if options.server else _here
@@ -69,6 +65,7 @@ def _by_server(pixels: "Pixels", alphas: Mapping[str, float], options: argparse.
             face=options.face,
             box=options.box,
             iterations=options.iterations,
+            store=options.store,
             progress=lambda state: console.advance(bar, state.iteration, state.iterations),
         )
     return patch, f"{result.iterations} iterations in {result.seconds:.1f} s by {options.server}"
