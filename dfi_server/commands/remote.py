@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.photo.pixels import Box, Patch, Pixels
 from dfi_server.wire.client import Client
 from dfi_server.wire.messages import EditRequest, EditResult, FaceChoice, Progress
@@ -30,7 +31,7 @@ def edit(
     request = EditRequest(
         *(width, height, channels, pixels.dtype.name, alphas), face=face, box=box, iterations=iterations, store=store
     )
-    result = client.edit(request, pixels.tobytes(), progress=progress, cancelled=cancelled)
+    result = _asked(client, request, pixels, progress, cancelled)
     (patch,) = _patches(result)
     return patch, result
 
@@ -57,7 +58,26 @@ def sweep(
         store=store,
         factors=tuple(alphas),
     )
-    return _patches(client.edit(request, pixels.tobytes(), progress=progress))
+    return _patches(_asked(client, request, pixels, progress))
+
+
+def _asked(
+    client: Client,
+    request: EditRequest,
+    pixels: Pixels,
+    progress: Callable[[Progress], object] | None,
+    cancelled: Callable[[], bool] | None = None,
+) -> EditResult:
+    try:
+        return client.edit(request, pixels.tobytes(), progress=progress, cancelled=cancelled)
+    except DFIError as error:
+        if error.code != ErrorCode.BAD_REQUEST or "does not know" not in error.message:
+            raise
+        raise DFIError(
+            ErrorCode.VERSION,
+            f"The server at {client.endpoint} is older than this program, and can be asked neither for a store nor for "
+            "a strip: end it, so that this version is started.",
+        ) from error
 
 
 def _patches(result: EditResult) -> list[Patch]:

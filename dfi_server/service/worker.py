@@ -184,10 +184,9 @@ class Worker:
             done = editor.sweep(photo, settings, **how)
         pixels = np.stack([each.patch.pixels for each in done]).astype(photo.dtype, copy=False)
         count, height, width, channels = pixels.shape
-        x, y, _, _ = done[0].patch.box
         return EditResult(
-            x=int(x),
-            y=int(y),
+            x=int(done[0].patch.x),
+            y=int(done[0].patch.y),
             width=width,
             height=height,
             channels=channels,
