@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Literal, TypeAlias
 
 from dfi_server.commands import remote
-from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.errors import NO_ROOM, DFIError, ErrorCode, unwritable
 from dfi_server.photo import colour, disk, formats, whole
 from dfi_server.photo.pixels import Box, Patch, Pixels, edited
 from dfi_server.wire.client import Client
@@ -33,7 +33,7 @@ IN_FLIGHT = 2  # one is solved, one is read or written; a third made it slower: 
 _BUSY_SECONDS = 1.0  # between two tries to get a place in a server's queue
 _LOST = {ErrorCode.UNREACHABLE, ErrorCode.TIMEOUT}
 _EVERY_PHOTO = {ErrorCode.UNKNOWN_ATTRIBUTE, ErrorCode.NO_STORE, ErrorCode.BAD_STORE, ErrorCode.VERSION}
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_NOWHERE = {*NO_ROOM, errno.EROFS}
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def run(
             if ended:
                 raise ended
     except OSError as error:
-        raise _unwritable(job.target, error) from error
+        raise unwritable(job.target, error) from error
     return outcomes
 
 
@@ -238,20 +238,15 @@ def _work(job: Job, file: Path, edit: Edit, cancelled: Callable[[], bool]) -> Ou
         notes = disk.write(target, edited(source, colour.from_srgb(source, srgb, patch)))
         return Outcome(str(file), "edited", seconds=round(seconds, 3), notes=notes)
     except DFIError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_ROOM:
-            return _unwritable(job.target / file, error.__cause__)
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _NOWHERE:
+            return unwritable(job.target / file, error.__cause__)
         if isinstance(error, Hopeless) or error.code in _EVERY_PHOTO or cancelled():
             return error
         return Outcome(str(file), "skipped" if error.code == ErrorCode.NO_FACE else "failed", error.message)
     except Exception as error:  # one strange file must not be the end of a thousand others
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            return _unwritable(job.target / file, error)
+        if isinstance(error, OSError) and error.errno in _NOWHERE:
+            return unwritable(job.target / file, error)
         return Outcome(str(file), "failed", f"{type(error).__name__}: {error}")
-
-
-def _unwritable(path: Path, error: OSError) -> DFIError:
-    hint = " Make room, and run the same again: it goes on from here." if error.errno in _NO_ROOM else ""
-    return DFIError(ErrorCode.NO_SPACE, f"{path} cannot be written ({error.strerror or error}).{hint}")
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ import numpy as np
 import zmq
 
 from dfi_server import __version__, paths
-from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.errors import SEE_LOG, DFIError, ErrorCode
 from dfi_server.wire.messages import Attributes, Edit, EditResult, Error, FacesFound, FindFaces, Progress, ServerInfo
 from dfi_server.wire.messages import ServerState as State
 from dfi_server.wire.protocol import Body, Message, MessageType, decode_request, encode
@@ -214,10 +214,10 @@ def as_error(error: BaseException, what: str) -> Error:
     if is_out_of_memory(error):
         log.error("%s: %s", what, error)
         return Error(
-            ErrorCode.OUT_OF_MEMORY, f"{what}: out of memory. Close other programs, or select less of the photo."
+            ErrorCode.OUT_OF_MEMORY, f"{what}: out of memory. Close other programs, or edit less of the photo."
         )
     log.error("%s", what, exc_info=error)
-    return Error(ErrorCode.INTERNAL, f"{what} ({type(error).__name__}: {error}); the server's log says more.")
+    return Error(ErrorCode.INTERNAL, f"{what} ({type(error).__name__}: {error}); {SEE_LOG}.")
 
 
 def run(

@@ -146,7 +146,7 @@ def _decode(frames: Sequence[Buffer], bodies: Mapping[str, type | None], strict:
             here, there = ("server", "client") if strict else ("client", "server")
             refuse(
                 f"The {here} speaks protocol {PROTOCOL_VERSION}, the {there} {shown}: "
-                "install the same version of the plug-in and of the server.",
+                "install the same version of both.",
                 ErrorCode.VERSION,
             )
         kind = header.get("type")

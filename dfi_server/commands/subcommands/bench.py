@@ -2,9 +2,11 @@
 
 import argparse
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from dfi_server.commands import arguments
+from dfi_server.errors import DFIError, ErrorCode
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -20,9 +22,16 @@ def run(options: argparse.Namespace) -> None:
     from dfi_server.commands import bench
     from dfi_server.edit import Editor
 
+    for path in filter(None, (options.json, options.plot)):  # the figures take minutes
+        if path.is_dir() or not path.parent.is_dir():
+            raise DFIError(ErrorCode.BAD_REQUEST, f"{path} cannot be written: name a file in a folder that is there.")
+    if options.plot and not find_spec("matplotlib"):
+        raise DFIError(ErrorCode.BAD_REQUEST, "--plot needs matplotlib: pip install 'dfi-server[benchmarks]'.")
     editor = Editor(options.store, options.device)
     frames = bench.lfw_frames(options.lfw, options.faces) if options.lfw else bench.sample_frames(editor, options.faces)
     frames = [frame.to(editor.device) for frame in frames]
+    if not frames:
+        raise DFIError(ErrorCode.BAD_DATA, f"{options.lfw} has none of the photos that this takes: is it all of LFW?")
     report, traces = bench.run(editor, frames, lambda text: print(text, file=sys.stderr))
     print(bench.table(report))
     if options.json:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dfi_server.commands import arguments, console
+from dfi_server.errors import DFIError, ErrorCode
 
 if TYPE_CHECKING:
     from dfi_server.photo.pixels import Patch, Pixels
@@ -68,7 +69,10 @@ def _here(pixels: "Pixels", name: str, alphas: Sequence[float], options: argpars
 def _by_server(pixels: "Pixels", name: str, alphas: Sequence[float], options: argparse.Namespace) -> list["Patch"]:
     from dfi_server.commands import remote
     from dfi_server.wire.client import Client
+    from dfi_server.wire.messages import MAX_FACTORS
 
+    if len(alphas) > MAX_FACTORS:
+        raise DFIError(ErrorCode.BAD_REQUEST, f"A server edits with {MAX_FACTORS} alphas at once: name fewer.")
     with Client(options.server, keys=options.keys) as client, console.iteration_bar() as bar:
         return remote.sweep(
             client,
