@@ -1,14 +1,17 @@
 """What `dfi edit` can choose, `batch` and `strip` choose by the same names, here and through a server."""
 
+import json
 import os
 import re
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import zmq
 from gimp.server import serving
 from PIL import Image
 from support.checks import run_dfi
@@ -16,8 +19,11 @@ from support.checks import run_dfi
 from dfi_server.commands import cli, remote
 from dfi_server.commands.subcommands import batch as batch_command
 from dfi_server.edit import Editor
+from dfi_server.errors import ErrorCode
 from dfi_server.photo.pixels import composite
 from dfi_server.wire.client import Client
+from dfi_server.wire.messages import Error
+from dfi_server.wire.protocol import Message, MessageType, encode
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 OPTIONS = ("--iterations", "2", "--box", "60,60,150,150", "--face", "largest", "--store", "tiny")
@@ -90,6 +96,31 @@ def test_a_server_with_another_store_says_which_it_has(
         assert "dfi serve --store starter" in err
     assert not Path("out.png").exists()
     assert not Path("out/face.png").exists()
+
+
+def test_a_server_that_is_too_old_to_be_asked_for_a_store_is_told_about(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It refuses the field, as the protocol has it for all that it does not know; without --store it is not sent."""
+    asked = []
+
+    def answer() -> None:
+        client, header, *_ = router.recv_multipart()
+        asked.append(json.loads(header))
+        text = "The header has a field that this message does not know: 'store'."
+        refused = Message(MessageType.ERROR, asked[-1]["id"], Error(ErrorCode.BAD_REQUEST, text))
+        router.send_multipart([client, *encode(refused)])
+
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        port = router.bind_to_random_port("tcp://127.0.0.1")
+        for store in ((), ("--store", "tiny")):
+            old = threading.Thread(target=answer)
+            old.start()
+            command = ("edit", "face.png", "out.png", "--set", "smiling=1", "--server", f"tcp://127.0.0.1:{port}")
+            assert cli.main([*command, *store]) == 1
+            old.join()
+    assert ["store" in header for header in asked] == [False, True]
+    assert "is older than this program" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_batch_starts_a_server_with_the_store_and_device_it_is_asked_for(

@@ -21,10 +21,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from dfi_server.commands import bench
     from dfi_server.edit import Editor
+    from dfi_server.photo import whole
 
     for path in filter(None, (options.json, options.plot)):  # the figures take minutes
-        if path.is_dir() or not path.parent.is_dir():
-            raise DFIError(ErrorCode.BAD_REQUEST, f"{path} cannot be written: name a file in a folder that is there.")
+        whole.check_place(path)
     if options.plot and not find_spec("matplotlib"):
         raise DFIError(ErrorCode.BAD_REQUEST, "--plot needs matplotlib: pip install 'dfi-server[benchmarks]'.")
     editor = Editor(options.store, options.device)
