@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from typing import Any
 
@@ -23,7 +23,7 @@ from dfi_server.face.find import Face
 from dfi_server.face.frame import Frame, cut, soften
 from dfi_server.face.paste import paste
 from dfi_server.face.portraits import load_portraits
-from dfi_server.photo.pixels import Box, Layers, Patch, Pixels, merge, within
+from dfi_server.photo.pixels import Box, Layers, Patch, Pixels, merge, on_one_box, within
 from dfi_server.solver import reconstruct, vgg
 from dfi_server.vectors.store import check_alphas, open_store
 from dfi_server.wire.messages import DTYPE_BYTES, MAX_ITERATIONS, MAX_PIXELS, FaceChoice
@@ -137,7 +137,7 @@ class Editor:
         """The same photo edited with each of several `settings`; for the rest as `edit`.
 
         The strongest is solved first. Each of the others starts from the one before where both ask for the same, more
-        or less of it, and then takes a fraction of the iterations.
+        or less of it, and then takes a fraction of the iterations. The patches share one rectangle.
         """
         count = self.store.info.iterations if iterations is None else iterations
         tolerance = reconstruct.TOLERANCE if iterations is None else 0.0
@@ -194,7 +194,9 @@ class Editor:
                         done += most(stage, refined)
                     _add_fine(layers, moved, frame, settings[i])
                     solved[i].append(_Solved(layers.patch, states, time.perf_counter() - began))
-            return [_together(photo, faces_of_one, box) for faces_of_one in solved]
+            edits = [_together(photo, faces_of_one, box) for faces_of_one in solved]
+            patches = on_one_box(photo, [edit.patch for edit in edits])
+            return [replace(edit, patch=patch) for edit, patch in zip(edits, patches, strict=True)]
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise DFIError(
                 ErrorCode.OUT_OF_MEMORY,

@@ -1,6 +1,13 @@
 """The one exception that reaches users: a code for programs and a sentence for people."""
 
+import errno
 from enum import StrEnum
+from pathlib import Path
+
+NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+"""What an OSError's number is where a disk, a user's share of it, or a file is full."""
+
+SEE_LOG = "the server's log says more (server.log, or what 'dfi serve' prints)"
 
 
 class ErrorCode(StrEnum):
@@ -34,3 +41,16 @@ class DFIError(Exception):
         super().__init__(message)
         self.code = ErrorCode(code)
         self.message = message
+
+
+def unwritable(path: Path, error: Exception, elsewhere: str = "name another folder") -> DFIError:
+    """NO_SPACE: that `path` cannot be written, why, and what helps: room, or `elsewhere` where room would not."""
+    number = error.errno if isinstance(error, OSError) else None
+    reason = (isinstance(error, OSError) and error.strerror) or next(iter(str(error).strip().splitlines()), "")
+    if number in NO_ROOM:
+        advice = "Make room, and run the same again."
+    elif number in (errno.EACCES, errno.EPERM):
+        advice = f"Get permission to write there, or {elsewhere}."
+    else:
+        advice = f"{elsewhere[0].upper()}{elsewhere[1:]}."
+    return DFIError(ErrorCode.NO_SPACE, f"{path} could not be written ({reason or type(error).__name__}). {advice}")

@@ -15,7 +15,7 @@ from detail import ALPHA, Person, people, without_portraits
 from judges import Judges
 from tqdm import tqdm
 
-from dfi_server.commands.cli import parse_alphas
+from dfi_server.commands.arguments import parse_alphas
 from dfi_server.edit import Editor
 from dfi_server.face.frame import warp
 from dfi_server.face.layout import DETAIL_FRAME_SIZE, FRAME_BOX, PHOTO_SIZE

@@ -12,7 +12,7 @@ import numpy as np
 from detail import without_portraits
 from tqdm import tqdm
 
-from dfi_server.commands.cli import parse_alphas
+from dfi_server.commands.arguments import parse_alphas
 from dfi_server.commands.contact_sheet import contact_sheet
 from dfi_server.edit import Editor
 from dfi_server.face.find import align

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from dfi_server.commands.cli import parse_alphas
+from dfi_server.commands.arguments import parse_alphas
 from dfi_server.commands.contact_sheet import contact_sheet
 from dfi_server.edit import Editor
 from dfi_server.photo import disk

@@ -1,106 +1,19 @@
-"""What a command line of dfi may say."""
+"""Options that several commands take, and what their values mean."""
 
 import argparse
-import contextlib
-import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dfi_server import __version__, paths
-from dfi_server.wire import protocol
+from dfi_server import paths
+from dfi_server.errors import DFIError, ErrorCode
 
 if TYPE_CHECKING:
     from dfi_server.wire.messages import FaceChoice
 
 
-def parser() -> argparse.ArgumentParser:
-    """Of all commands: `command` is the name of the one that was given, beside its options."""
-    dfi = argparse.ArgumentParser(prog="dfi", description="Deep Feature Interpolation for portraits.")
-    dfi.add_argument("--version", action="version", version=f"dfi {__version__}")
-    commands = dfi.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    setup = commands.add_parser("setup", help="build the store of attribute vectors")
-    setup.add_argument("--vgg19", type=Path, metavar="FILE", help="VGG-19 weights, torchvision's key names")
-    setup.add_argument("--lfw", type=Path, metavar="FILE.tgz", help="lfw-deepfunneled.tgz")
-    setup.add_argument("--attributes", type=Path, metavar="FILE", help="lfw_attributes.txt")
-    setup.add_argument(
-        "--method", choices=("ridge", "mean"), default="ridge", help="how vectors are made (default: ridge)"
-    )
-    setup.add_argument("--limit", type=_positive, metavar="N", help="use the first N photos only")
-    _add_engine(setup)
-    _add_device(setup)
-
-    names = commands.add_parser("attributes", help="list what can be edited")
-    names.add_argument("--json", action="store_true", help="as a JSON list of names")
-    _add_store(names)
-
-    edit = commands.add_parser("edit", help="edit one photo")
-    edit.add_argument("input", type=Path)
-    edit.add_argument("output", type=Path)
-    _add_set(edit)
-    edit.add_argument("--server", metavar="ENDPOINT", help="let a running server do it, e.g. tcp://127.0.0.1:5577")
-    edit.add_argument("--keys", type=Path, metavar="DIR", help="this client's keys, for --server (see 'dfi keygen')")
-    _add_edit(edit)
-
-    batch = commands.add_parser("batch", help="edit a folder of photos through a server")
-    batch.add_argument("input", type=Path, metavar="IN", help="a folder; those inside it are edited as well")
-    batch.add_argument("output", type=Path, metavar="OUT", help="a folder; photos that are there already are left")
-    _add_set(batch)
-    _add_face_and_iterations(batch)
-    batch.add_argument("--jobs", type=_positive, metavar="N", help="photos under way at once (default: enough)")
-    batch.add_argument("--server", metavar="ENDPOINT", help="a running server; without it, one is started if need be")
-    _add_engine(batch)
-
-    found = commands.add_parser("faces", help="find the faces in a photo")
-    found.add_argument("input", type=Path)
-    found.add_argument("--draw", type=Path, metavar="FILE", help="write a copy with boxes, numbers and landmarks")
-    found.add_argument("--json", action="store_true", help="as JSON")
-    _add_store(found)
-
-    strip = commands.add_parser("strip", help="one picture with an edit at several alphas")
-    strip.add_argument("input", type=Path)
-    strip.add_argument("output", type=Path)
-    strip.add_argument("--set", required=True, metavar="NAME", help="the attribute")
-    strip.add_argument("--alphas", default="0.1,0.2,0.3,0.4,0.5", metavar="A,B,...", help="--alphas=-0.4,0.4 too")
-    _add_edit(strip)
-
-    serve = commands.add_parser("serve", help="the server that GIMP and other clients talk to")
-    serve.add_argument("--endpoint", default=protocol.DEFAULT_ENDPOINT)
-    serve.add_argument("--keys", type=Path, metavar="DIR", help="answer only clients with keys (see 'dfi keygen')")
-    serve.add_argument(
-        "--rest-after",
-        type=_minutes,
-        default=10.0,
-        metavar="MINUTES",
-        help="give the model's memory back after so long without an edit, until the next one; 0: never (default: 10)",
-    )
-    serve.add_argument(
-        "--end-after", type=_minutes, default=0.0, metavar="MINUTES", help="end after so long without any client"
-    )
-    _add_device(serve)
-    _add_store(serve)
-
-    keygen = commands.add_parser(
-        "keygen",
-        help="keys for a server that other machines may use",
-        description="Makes DIR/server, for 'dfi serve --keys', and DIR/NAME for each client, to be carried to its "
-        "machine: for 'dfi edit --keys', or the environment variable DFI_KEYS. To shut a client out, delete "
-        "DIR/server/clients/NAME.key and start the server again.",
-    )
-    keygen.add_argument("folder", type=Path, metavar="DIR")
-    keygen.add_argument("clients", nargs="*", default=["client"], metavar="NAME", help="of a client (default: client)")
-
-    bench = commands.add_parser("bench", help="how fast edits are here, against a plain implementation")
-    bench.add_argument("--faces", type=_positive, default=8, metavar="N", help="how many (default: 8)")
-    bench.add_argument("--lfw", type=Path, metavar="FILE.tgz", help="take them from LFW, not from the sample portrait")
-    bench.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
-    bench.add_argument("--plot", type=Path, metavar="FILE.png", help="draw objective against time (needs matplotlib)")
-    _add_device(bench)
-    _add_store(bench)
-    return dfi
-
-
-def _add_set(parser: argparse.ArgumentParser) -> None:
+def add_set(parser: argparse.ArgumentParser) -> None:
+    """--set NAME=ALPHA, for parse_alphas."""
     parser.add_argument(
         "--set",
         action="append",
@@ -110,7 +23,8 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_engine(parser: argparse.ArgumentParser) -> None:
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """--engine local|ray."""
     parser.add_argument(
         "--engine",
         choices=("local", "ray"),
@@ -119,40 +33,46 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_device(parser: argparse.ArgumentParser) -> None:
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """--device auto|cpu|cuda|mps."""
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
 
 
-def _add_store(parser: argparse.ArgumentParser) -> None:
+def add_store(parser: argparse.ArgumentParser) -> None:
+    """--store NAME; None is the default one."""
     default = f"{paths.FULL_STORE} once 'dfi setup' has built it, until then {paths.STARTER.name}"
     parser.add_argument("--store", metavar="NAME", help=f"store of vectors (default: {default})")
 
 
-def _add_edit(parser: argparse.ArgumentParser) -> None:
-    _add_face_and_iterations(parser)
+def add_edit(parser: argparse.ArgumentParser) -> None:
+    """What an edit can choose: --face, --iterations, --box, --device, --store, --server, --keys. See check_edit."""
+    parser.add_argument("--face", type=_face, default="largest", metavar="N|largest|all", help="see 'dfi faces'")
+    parser.add_argument("--iterations", type=positive, metavar="N", help="of L-BFGS (default: as it takes)")
     parser.add_argument(
         "--box", type=_box, metavar="X,Y,W,H", help="edit only in there; the face itself where none is found in it"
     )
-    _add_device(parser)
-    _add_store(parser)
+    add_device(parser)
+    add_store(parser)
+    parser.add_argument("--server", metavar="ENDPOINT", help="let a running server do it, e.g. tcp://127.0.0.1:5577")
+    parser.add_argument("--keys", type=Path, metavar="DIR", help="this client's keys, for --server (see 'dfi keygen')")
 
 
-def _add_face_and_iterations(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--face", type=_face, default="largest", metavar="N|largest|all", help="see 'dfi faces'")
-    parser.add_argument("--iterations", type=_positive, metavar="N", help="of L-BFGS (default: as it takes)")
+def check_edit(options: argparse.Namespace) -> None:
+    """Raise DFIError(BAD_REQUEST) for options of add_edit that make no sense together."""
+    if options.keys and not options.server:
+        raise DFIError(ErrorCode.BAD_REQUEST, "--keys goes with --server: name the server that asks for them.")
+    if options.server and options.device != "auto":
+        raise DFIError(
+            ErrorCode.BAD_REQUEST,
+            "--device and --server exclude each other: leave one out, or start the server with --device.",
+        )
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number from 1, as argparse's `type`."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
     return int(text)
-
-
-def _minutes(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 <= (minutes := float(text)) < math.inf:
-            return minutes
-    raise argparse.ArgumentTypeError(f"'{text}' is not a number of minutes")
 
 
 def _face(text: str) -> "FaceChoice":
@@ -171,3 +91,29 @@ def _box(text: str) -> tuple[int, int, int, int]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not four whole numbers X,Y,W,H") from None
     return x, y, width, height
+
+
+def parse_alphas(settings: Sequence[str]) -> dict[str, float]:
+    """["smiling=0.4", ...] as {name: alpha}. Raises DFIError(BAD_ALPHA | BAD_REQUEST)."""
+    from dfi_server.vectors.lfw import attribute_name
+    from dfi_server.vectors.store import check_alphas
+
+    alphas: dict[str, float] = {}
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        name = attribute_name(name)
+        if name in alphas:
+            raise DFIError(ErrorCode.BAD_REQUEST, f"'{name}' is set twice.")
+        alphas[name] = parse_alpha(name, text)
+    check_alphas(alphas)
+    return alphas
+
+
+def parse_alpha(name: str, text: str) -> float:
+    """An attribute's alpha. Raises DFIError(BAD_ALPHA) for what is no number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise DFIError(
+            ErrorCode.BAD_ALPHA, f"Alpha for '{name}' is '{text}', not a number: write it as {name}=0.4."
+        ) from None

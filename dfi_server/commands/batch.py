@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import IO, Literal, TypeAlias
 
 from dfi_server.commands import remote
-from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.errors import NO_ROOM, DFIError, ErrorCode, unwritable
 from dfi_server.photo import colour, disk, formats, whole
-from dfi_server.photo.pixels import Patch, Pixels, edited
+from dfi_server.photo.pixels import Box, Patch, Pixels, edited
 from dfi_server.wire.client import Client
 from dfi_server.wire.messages import FaceChoice
 
@@ -33,7 +33,7 @@ IN_FLIGHT = 2  # one is solved, one is read or written; a third made it slower: 
 _BUSY_SECONDS = 1.0  # between two tries to get a place in a server's queue
 _LOST = {ErrorCode.UNREACHABLE, ErrorCode.TIMEOUT}
 _EVERY_PHOTO = {ErrorCode.UNKNOWN_ATTRIBUTE, ErrorCode.NO_STORE, ErrorCode.BAD_STORE, ErrorCode.VERSION}
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_NOWHERE = {*NO_ROOM, errno.EROFS}
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,19 @@ class Job:
     alphas: Mapping[str, float]
     face: FaceChoice = "largest"
     iterations: int | None = None
+    box: Box | None = None
+    store: str | None = None
 
     @property
     def settings(self) -> dict[str, object]:
         """What decides how a photo comes out, as the report has it."""
-        return {"set": dict(self.alphas), "face": self.face, "iterations": self.iterations}
+        return {
+            "set": dict(self.alphas),
+            "face": self.face,
+            "iterations": self.iterations,
+            "box": self.box and list(self.box),
+            "store": self.store,
+        }
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ def plan(job: Job) -> Plan:
     result = Plan([], [], [])
     for file in found:
         line = told.get(str(file), {})
-        same = job.settings.items() <= line.items()
+        same = all(line.get(name) == value for name, value in job.settings.items())
         if (job.target / file).exists():
             result.done.append(file)
             if line.get("status") == "edited" and not same:
@@ -170,12 +178,12 @@ def run(
             if ended:
                 raise ended
     except OSError as error:
-        raise _unwritable(job.target, error) from error
+        raise unwritable(job.target, error) from error
     return outcomes
 
 
-def by_server(endpoint: str, restart: Callable[[], object] = lambda: None) -> Edit:
-    """Edits through a server.
+def by_server(endpoint: str, restart: Callable[[], object] = lambda: None, keys: Path | None = None) -> Edit:
+    """Edits through a server; `keys`: as for Client.
 
     Where it was lost, `restart` is called, and the photo tried once more: an error from `restart` ends the run. Where
     it is busy with others, a photo waits.
@@ -193,9 +201,16 @@ def by_server(endpoint: str, restart: Callable[[], object] = lambda: None) -> Ed
         lost = False
         while True:
             try:
-                with Client(endpoint) as client:
+                with Client(endpoint, keys=keys) as client:
                     patch, result = remote.edit(
-                        client, pixels, job.alphas, face=job.face, iterations=job.iterations, cancelled=cancelled
+                        client,
+                        pixels,
+                        job.alphas,
+                        face=job.face,
+                        box=job.box,
+                        iterations=job.iterations,
+                        store=job.store,
+                        cancelled=cancelled,
                     )
                 return patch, result.seconds
             except DFIError as error:
@@ -223,20 +238,15 @@ def _work(job: Job, file: Path, edit: Edit, cancelled: Callable[[], bool]) -> Ou
         notes = disk.write(target, edited(source, colour.from_srgb(source, srgb, patch)))
         return Outcome(str(file), "edited", seconds=round(seconds, 3), notes=notes)
     except DFIError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_ROOM:
-            return _unwritable(job.target / file, error.__cause__)
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _NOWHERE:
+            return unwritable(job.target / file, error.__cause__)
         if isinstance(error, Hopeless) or error.code in _EVERY_PHOTO or cancelled():
             return error
         return Outcome(str(file), "skipped" if error.code == ErrorCode.NO_FACE else "failed", error.message)
     except Exception as error:  # one strange file must not be the end of a thousand others
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            return _unwritable(job.target / file, error)
+        if isinstance(error, OSError) and error.errno in _NOWHERE:
+            return unwritable(job.target / file, error)
         return Outcome(str(file), "failed", f"{type(error).__name__}: {error}")
-
-
-def _unwritable(path: Path, error: OSError) -> DFIError:
-    hint = " Make room, and run the same again: it goes on from here." if error.errno in _NO_ROOM else ""
-    return DFIError(ErrorCode.NO_SPACE, f"{path} cannot be written ({error.strerror or error}).{hint}")
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ from torch import Tensor
 from dfi_server import __version__
 from dfi_server.commands import batch
 from dfi_server.edit import Editor
-from dfi_server.photo.pixels import Patch, Pixels
+from dfi_server.photo.pixels import Box, Patch, Pixels
 from dfi_server.vectors import build
 from dfi_server.vectors.store import StoreInfo, open_store
 from dfi_server.wire.messages import Error, FaceChoice
@@ -78,13 +78,16 @@ def slots(device: str = "auto") -> int:
     return count
 
 
-def editing(device: str = "auto") -> batch.Edit:
-    """Edits on the cluster's machines with this machine's default store, which they must have as well."""
+def editing(store: str | None = None, device: str = "auto") -> batch.Edit:
+    """Edits on the cluster's machines with a store (None: the default) that they have as this machine has it.
+
+    Raises DFIError(NO_STORE | BAD_STORE).
+    """
     task, place = _task(_edit, device), _device(device)
-    model = (__version__, open_store().info)
+    model = (__version__, open_store(store).info)
 
     def edit(pixels: Pixels, job: batch.Job, cancelled: Callable[[], bool]) -> tuple[Patch, float]:
-        result = task.remote(place, model, pixels, dict(job.alphas), job.face, job.iterations)
+        result = task.remote(place, store, model, pixels, dict(job.alphas), job.face, job.box, job.iterations)
         while not ray.wait([result], timeout=_POLL_SECONDS)[0]:
             if cancelled():
                 raise DFIError(ErrorCode.CANCELLED, "The edit was cancelled.")
@@ -157,26 +160,33 @@ def _first_line(error: BaseException) -> str:
 
 
 def _edit(
-    device: str, model: _Model, pixels: Pixels, alphas: dict[str, float], face: FaceChoice, iterations: int | None
+    device: str,
+    store: str | None,
+    model: _Model,
+    pixels: Pixels,
+    alphas: dict[str, float],
+    face: FaceChoice,
+    box: Box | None,
+    iterations: int | None,
 ) -> tuple[Patch, float] | Error:
     try:
-        editor = _editor(device)
+        editor = _editor(store, device)
         if (__version__, editor.store.info) != model:
             raise DFIError(
                 ErrorCode.BAD_STORE,
                 f"{socket.gethostname()} has version {__version__} with the store {editor.store_name} of "
                 f"{editor.store.info.built}, not {model[0]} with that of this machine: give it the same.",
             )
-        done = editor.edit(pixels, alphas, face=face, iterations=iterations)
+        done = editor.edit(pixels, alphas, face=face, box=box, iterations=iterations)
         return done.patch, done.seconds
     except DFIError as error:
         return Error(error.code, error.message)
 
 
 @functools.cache
-def _editor(device: str) -> Editor:
+def _editor(store: str | None, device: str) -> Editor:
     """Loaded once in each of Ray's processes, which serve one run."""
-    return Editor(None, device)
+    return Editor(store, device)
 
 
 def _accumulate(

@@ -1,6 +1,7 @@
 """The way between a photo's own colour space and sRGB, in which edits are made."""
 
 import functools
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,9 @@ import pyvips
 
 from dfi_server.photo import icc
 from dfi_server.photo.pixels import Patch, Photo, Pixels, crop, from_unit, to_depth, to_unit
+
+# It knows profiles by the names of their files, which are used again and again here.
+pyvips.cache_set_max(0)
 
 _SAME = 1 / 255  # profiles that differ from sRGB by less mean sRGB
 _SRGB = "srgb"  # libvips' own profile
@@ -73,7 +77,13 @@ def _means_srgb(icc_profile: bytes | None, channels: int) -> bool:
 def _file(icc_profile: bytes | None, channels: int) -> Iterator[str]:
     """libvips takes output profiles from files only, and is far from exact in dark grays but where they are RGB."""
     profile = icc.gray_as_rgb(icc_profile) if icc_profile and channels == 1 else icc_profile
-    with tempfile.NamedTemporaryFile(suffix=".icc") as file:
-        file.write(profile or b"")
-        file.flush()
-        yield file.name
+    if hasattr(os, "memfd_create"):  # Linux, where there may be no folder to write to
+        with os.fdopen(os.memfd_create("profile.icc"), "wb") as file:
+            file.write(profile or b"")
+            file.flush()
+            yield f"/proc/self/fd/{file.fileno()}"
+    else:
+        with tempfile.NamedTemporaryFile(suffix=".icc") as named:
+            named.write(profile or b"")
+            named.flush()
+            yield named.name

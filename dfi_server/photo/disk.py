@@ -12,7 +12,7 @@ import numpy as np
 import pyvips
 from PIL import ExifTags, Image, ImageOps
 
-from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.errors import DFIError, ErrorCode, unwritable
 from dfi_server.photo import extras, formats, lossless, metadata, pages, signalled, unended
 from dfi_server.photo.containers import opened
 from dfi_server.photo.pixels import Metadata, Photo, Size, to_image, with_alpha
@@ -57,6 +57,10 @@ def read(path: Path) -> Photo:
         ) from error
     except FileNotFoundError as error:
         raise DFIError(ErrorCode.BAD_IMAGE, f"There is no image at {path}.") from error
+    except PermissionError as error:
+        raise DFIError(ErrorCode.BAD_IMAGE, f"{path} may not be read by this user: get permission to.") from error
+    except MemoryError:
+        raise
     except Exception as error:  # damaged bytes make decoders raise nearly anything
         raise DFIError(ErrorCode.BAD_IMAGE, f"{path} is not an image that can be read ({error}).") from error
 
@@ -172,12 +176,8 @@ def write(path: Path, photo: Photo) -> tuple[str, ...]:
             content = buffer.getvalue()
         write_whole(path, lambda file: file.write(content))
     except (OSError, ValueError, RuntimeError, pyvips.Error) as error:
-        raise DFIError(ErrorCode.NO_SPACE, f"{path} could not be written ({_first_line(error)}).") from error
+        raise unwritable(path, error) from error
     return (*photo.notes, *notes, *pages.said(photo.pages, kept))
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _encode(photo: Photo, format_name: str) -> bytes:

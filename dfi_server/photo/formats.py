@@ -51,7 +51,7 @@ def fitted(photo: Photo, name: str) -> tuple[Photo, tuple[str, ...]]:
     if photo.alpha is not None and not holds.transparency:
         if (photo.alpha < _opaque(photo.alpha)).any():
             notes.append(f"Its transparent parts are white in the result: {holds.name} has no transparency.")
-        photo = _on_white(photo)
+        photo = on_white(photo)
     if photo.pixels.shape[2] == 1 and not holds.gray:
         profile = icc.gray_as_rgb(photo.icc_profile) if photo.icc_profile else None
         photo = replace(photo, pixels=np.repeat(photo.pixels, 3, axis=2), icc_profile=profile)
@@ -66,9 +66,10 @@ def _opaque(alpha: np.ndarray) -> float:
     return np.iinfo(alpha.dtype).max if np.issubdtype(alpha.dtype, np.integer) else 1.0
 
 
-def _on_white(photo: Photo) -> Photo:
+def on_white(photo: Photo) -> Photo:
     """Without transparency, and with every pixel that is opaque as it is."""
-    assert photo.alpha is not None
+    if photo.alpha is None:
+        return photo
     pixels, seen_through = photo.pixels.copy(), photo.alpha < _opaque(photo.alpha)
     weight = np.clip(to_unit(photo.alpha[seen_through]), 0, 1)[:, None]
     pixels[seen_through] = from_unit(1 + weight * (to_unit(pixels[seen_through]) - 1), pixels.dtype)

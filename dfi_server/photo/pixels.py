@@ -157,6 +157,14 @@ def merge(pixels: Pixels, patches: Sequence[Patch]) -> Patch:
     return whole
 
 
+def on_one_box(pixels: Pixels, patches: Sequence[Patch]) -> list[Patch]:
+    """The same patches on the smallest rectangle that holds them all; what is added to one keeps the photo."""
+    if len({patch.box for patch in patches}) == 1:
+        return list(patches)
+    nothing = [replace(patch, mask=np.zeros_like(patch.mask)) for patch in patches]
+    return [merge(pixels, [patch, *nothing]) for patch in patches]
+
+
 def over(pixels: Pixels, first: Patch, second: Patch) -> Patch:
     """One patch for two, where `second` was made for `pixels` with `first` laid over them.
 

@@ -58,7 +58,8 @@ def check_place(path: Path) -> None:
             ErrorCode.BAD_REQUEST, f"{path} is there and write-protected: allow writing to it, or choose another name."
         )
     if not target.parent.is_dir():
-        raise DFIError(ErrorCode.BAD_REQUEST, f"There is no folder {target.parent} to write {target.name} to.")
+        folder = target.parent if path.is_symlink() else path.parent  # as the user has it
+        raise DFIError(ErrorCode.BAD_REQUEST, f"There is no folder {folder} to write {target.name} to.")
     try:
         with tempfile.TemporaryFile(dir=target.parent):  # permissions alone do not tell: read-only file systems, quotas
             pass

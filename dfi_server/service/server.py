@@ -18,7 +18,7 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from dfi_server import __version__
-from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.errors import SEE_LOG, DFIError, ErrorCode
 from dfi_server.service.jobs import Job, JobTable
 from dfi_server.service.worker_process import Command, WorkerProcess, lost
 from dfi_server.wire.keys import authenticate
@@ -168,7 +168,7 @@ class Server:
         if was_loaded:
             worker.start()
         else:
-            text = f"The model could not be loaded: its process ended ({how}); the server's log says more."
+            text = f"The model could not be loaded: its process ended ({how}); {SEE_LOG}."
             worker.fail(Error(ErrorCode.INTERNAL, text))
         worker.job, worker.attributes = None, ()
         if job and job in self._jobs:
@@ -229,7 +229,7 @@ class Server:
             reply = Message(MessageType.ERROR, id, Error(error.code, error.message))
         except Exception as error:  # nobody foresaw it: one client's message must not be the end of the server
             log.exception("A request failed inside the server")
-            text = f"The request failed inside the server ({type(error).__name__}); its log says more."
+            text = f"The request failed inside the server ({type(error).__name__}); {SEE_LOG}."
             reply = Message(MessageType.ERROR, id, Error(ErrorCode.INTERNAL, text))
         if reply:
             self._send(client, reply)
@@ -346,10 +346,13 @@ def _bind_error(endpoint: str, error: zmq.ZMQError) -> DFIError:
     if error.errno == errno.EADDRINUSE:
         return DFIError(
             ErrorCode.BUSY,
-            f"A program listens at {endpoint} already: if it is a DFI server, use that one; "
-            "if not, choose another port with --endpoint.",
+            f"A program listens at {endpoint} already: if it is a DFI server, use that one; if not, end it, or start "
+            "one elsewhere (dfi serve --endpoint ENDPOINT) and name that (--server ENDPOINT; in GIMP, DFI_ENDPOINT).",
         )
-    return DFIError(ErrorCode.BAD_REQUEST, f"Cannot listen at {endpoint}: {error.strerror}. Choose another port.")
+    return DFIError(
+        ErrorCode.BAD_REQUEST,
+        f"Cannot listen at {endpoint} ({error.strerror}): choose another address (dfi serve --endpoint ENDPOINT).",
+    )
 
 
 def serve(

@@ -19,13 +19,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import zmq
 
 from dfi_server import __version__, paths
-from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.errors import SEE_LOG, DFIError, ErrorCode
 from dfi_server.wire.messages import Attributes, Edit, EditResult, Error, FacesFound, FindFaces, Progress, ServerInfo
 from dfi_server.wire.messages import ServerState as State
 from dfi_server.wire.protocol import Body, Message, MessageType, decode_request, encode
@@ -142,6 +142,13 @@ class Worker:
         editor = make_editor() if make_editor else self._editor
         if isinstance(request, FindFaces):
             return FacesFound(tuple(face.box for face in editor.faces(photo, request.box)))
+        if request.store not in (None, editor.store_name):
+            raise DFIError(
+                ErrorCode.BAD_STORE,
+                f"This server edits with the store '{editor.store_name}', not '{request.store}': leave the store to "
+                f"it, or start another server (dfi serve --store {request.store} --endpoint ENDPOINT) and name that "
+                "one (--server ENDPOINT).",
+            )
         if request.preview and not make_editor:
             editor = self._previewer = self._previewer or self._make_previewer()
         return self._edit(id, request, editor, photo)
@@ -163,30 +170,33 @@ class Worker:
                     return True
             return False
 
-        done = editor.edit(
-            photo,
-            edit.alphas,
-            face=edit.face,
-            box=edit.box,
-            iterations=edit.iterations,
-            progress=progress,
-            cancelled=cancelled,
-        )
-        patch = done.patch
-        pixels = np.ascontiguousarray(patch.pixels, photo.dtype)
-        height, width, channels = pixels.shape
+        how: dict[str, Any] = {
+            "face": edit.face,
+            "box": edit.box,
+            "iterations": edit.iterations,
+            "progress": progress,
+            "cancelled": cancelled,
+        }
+        if edit.factors is None:
+            done = [editor.edit(photo, edit.alphas, **how)]
+        else:
+            settings = [{name: factor * alpha for name, alpha in edit.alphas.items()} for factor in edit.factors]
+            done = editor.sweep(photo, settings, **how)
+        pixels = np.stack([each.patch.pixels for each in done]).astype(photo.dtype, copy=False)
+        count, height, width, channels = pixels.shape
         return EditResult(
-            x=int(patch.x),
-            y=int(patch.y),
+            x=int(done[0].patch.x),
+            y=int(done[0].patch.y),
             width=width,
             height=height,
             channels=channels,
             dtype=edit.dtype,
-            iterations=int(done.iterations),
-            loss=float(done.loss),
-            seconds=float(done.seconds),
+            iterations=sum(each.iterations for each in done),
+            loss=float(np.mean([each.loss for each in done])),
+            seconds=float(sum(each.seconds for each in done)),
             pixels=pixels.reshape(-1).view(np.uint8).data,
-            mask=np.ascontiguousarray(patch.mask, np.uint8).reshape(-1).data,
+            mask=np.stack([each.patch.mask for each in done]).reshape(-1).data,
+            count=count,
         )
 
 
@@ -204,10 +214,10 @@ def as_error(error: BaseException, what: str) -> Error:
     if is_out_of_memory(error):
         log.error("%s: %s", what, error)
         return Error(
-            ErrorCode.OUT_OF_MEMORY, f"{what}: out of memory. Close other programs, or select less of the photo."
+            ErrorCode.OUT_OF_MEMORY, f"{what}: out of memory. Close other programs, or edit less of the photo."
         )
     log.error("%s", what, exc_info=error)
-    return Error(ErrorCode.INTERNAL, f"{what} ({type(error).__name__}: {error}); the server's log says more.")
+    return Error(ErrorCode.INTERNAL, f"{what} ({type(error).__name__}: {error}); {SEE_LOG}.")
 
 
 def run(

@@ -116,9 +116,10 @@ class WorkerProcess:
             )
         except (OSError, zmq.ZMQError) as error:
             self._let_go()
-            self.fail(
-                Error(ErrorCode.INTERNAL, f"The worker could not be started ({error}): free memory or disk space.")
-            )
+            advice = "free memory or disk space"
+            if isinstance(error, FileNotFoundError):  # tempfile's, which has tried all there are
+                advice = "let TMPDIR name a folder that can be written"
+            self.fail(Error(ErrorCode.INTERNAL, f"The worker could not be started ({error}): {advice}."))
         finally:
             theirs.close()
 

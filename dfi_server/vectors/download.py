@@ -1,6 +1,5 @@
 """Fetch large files once: from the first mirror that answers, resumed where it broke off, checked by hash."""
 
-import errno
 import hashlib
 import http.client
 import urllib.error
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.errors import NO_ROOM, DFIError, ErrorCode, unwritable
 
 _BLOCK = 1 << 20
 _TIMEOUT = 30.0  # seconds without a byte
@@ -27,14 +26,14 @@ def fetch(urls: Sequence[str], target: Path, md5: str | None) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DFIError(ErrorCode.NO_SPACE, f"The folder {target.parent} cannot be made ({error}).") from error
+        raise unwritable(target.parent, error, "name another folder in DFI_HOME") from error
     part = target.with_name(target.name + ".part")
     failures = []
     for url in urls:
         try:
             _resume(url, part)
         except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
                 raise DFIError(
                     ErrorCode.NO_SPACE,
                     f"There is no room for {target.name} in {target.parent} ({error}): make some and run the command "

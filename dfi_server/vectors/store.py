@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from dfi_server import checksums, paths
-from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.errors import DFIError, ErrorCode, unwritable
 from dfi_server.face import layout
 from dfi_server.face.find import LANDMARKS
 from dfi_server.solver import reconstruct, vgg
@@ -79,9 +79,11 @@ class Store:
         self._vectors = path / _VECTORS[frame_size]
         self._checked: set[str] = set()  # attributes
         if not path.is_dir():
+            there = sorted(each.name for each in path.parent.glob("[!.]*") if each.is_dir())
             raise DFIError(
                 ErrorCode.NO_STORE,
-                f"There is no store of attribute vectors '{path.name}' in {path.parent}: run 'dfi setup' to build one.",
+                f"There is no store of attribute vectors '{path.name}' in {path.parent}: choose one of "
+                f"{', '.join((*there, paths.STARTER.name))}, or run 'dfi setup' to build '{paths.FULL_STORE}'.",
             )
         try:
             with safetensors.safe_open(self._vectors, framework="pt") as file:
@@ -263,6 +265,8 @@ def write_store(
         _remove(building)
         if old.exists() and not final.exists():
             old.rename(final)
+        if isinstance(error, OSError):
+            raise unwritable(folder, error, "name another folder in DFI_HOME") from error
         raise DFIError(
             ErrorCode.NO_SPACE, f"The store could not be written to {folder} ({error}): is the disk full?"
         ) from error

@@ -3,6 +3,7 @@
 Blocking and thin. Standard library and pyzmq only: this is what GIMP's own Python loads.
 """
 
+import errno
 import os
 import queue
 import subprocess
@@ -17,7 +18,7 @@ from typing import TypeVar
 import zmq
 from zmq.auth.certs import load_certificate
 
-from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.errors import DFIError, ErrorCode, unwritable
 from dfi_server.wire.messages import (
     Attributes,
     Buffer,
@@ -239,7 +240,8 @@ class Client:
         return decode_reply(self._socket.recv_multipart())
 
     def _unreachable(self, what: str) -> DFIError:
-        remedy = "start it (dfi serve) and try again"
+        where = "" if self.endpoint == DEFAULT_ENDPOINT else f" --endpoint {self.endpoint}"
+        remedy = f"start it (dfi serve{where}) and try again"
         if self._has_keys:
             remedy = "see that it runs there and knows this client's key (dfi serve --keys)"
         return DFIError(ErrorCode.UNREACHABLE, f"The server at {self.endpoint} {what}: {remedy}.")
@@ -300,7 +302,7 @@ def start_server(
                 process.kill()
                 process.wait()
                 raise DFIError(
-                    ErrorCode.TIMEOUT, f"The server did not answer within {timeout:.0f} s; its log is {log}."
+                    ErrorCode.TIMEOUT, f"The server did not answer within {timeout:.0f} s: see its log, {log}."
                 )
             elif waiting is not None:
                 waiting(seconds)
@@ -314,7 +316,10 @@ def _spawn(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
         mode = "wb" if log.exists() and log.stat().st_size > LOG_BYTES else "ab"
         with log.open(mode) as output:
             output.write(f"--- {time.strftime('%F %T')} {' '.join(command)}\n".encode())
-            output.flush()
+    except OSError as error:
+        raise unwritable(log, error, "name another folder for it in DFI_HOME (in GIMP, XDG_CACHE_HOME)") from None
+    try:
+        with log.open("ab") as output:
             return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -324,8 +329,10 @@ def _spawn(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
                 env=environment,
             )
     except OSError as error:
+        missing = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOEXEC)
+        remedy = "Install it again" if missing else "Close other programs, and try again"
         raise DFIError(
-            ErrorCode.UNREACHABLE, f"Cannot start the server with {command[0]}: {error}. Install it again."
+            ErrorCode.UNREACHABLE, f"Cannot start the server with {command[0]} ({error.strerror}). {remedy}."
         ) from None
 
 

@@ -12,7 +12,7 @@ import zmq
 import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
 
-from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.errors import DFIError, ErrorCode, unwritable
 from dfi_server.wire.client import OWN_KEYS, SERVER_KEY, load_keys
 from dfi_server.wire.messages import is_name
 from dfi_server.wire.place import SERVER_KEYS
@@ -46,7 +46,7 @@ def generate(folder: Path, clients: list[str]) -> list[Path]:
             (folder / SERVER_KEYS / CLIENTS / f"{name}.key").write_text(key)
         return made
     except OSError as error:
-        raise DFIError(ErrorCode.NO_SPACE, f"The keys could not be written to {folder} ({error}).") from error
+        raise unwritable(folder, error) from error
     finally:
         os.umask(before)
 

@@ -22,6 +22,7 @@ MAX_ATTRIBUTES = 512
 MAX_FACES = 10_000
 MAX_NAME_LENGTH = 64  # characters of an id or of an attribute's name
 MAX_ITERATIONS = 1_000
+MAX_FACTORS = 32
 MAX_MESSAGE_LENGTH = 2_000  # characters of an error's sentence
 
 DTYPE_BYTES = {"uint8": 1, "uint16": 2, "float32": 4}
@@ -157,13 +158,16 @@ class EditRequest(PhotoRequest):
     alphas: {attribute: alpha}, each shift's length as a fraction of the photo's own features.
     face: "largest", "all" or a number from 1, in the order that a faces request gives them. box: as for PhotoRequest,
     and nothing outside changes. iterations: None for the default. preview: a rough answer, as soon as can be.
-    Raises DFIError as PhotoRequest does, and bad_alpha, bad_request.
+    store: the one that must be used; None: whichever the server has. factors: several edits instead of one, each with
+    all alphas times one of them. Raises DFIError as PhotoRequest does, and bad_alpha, bad_request.
     """
 
     alphas: Mapping[str, float]
     iterations: int | None = None
     face: FaceChoice = "largest"
     preview: bool = False
+    store: str | None = None
+    factors: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -181,6 +185,13 @@ class EditRequest(PhotoRequest):
             _check_integer("face", self.face, 1, MAX_FACES)
         if self.iterations is not None:
             _check_integer("iterations", self.iterations, 1, MAX_ITERATIONS)
+        if self.store is not None and not is_name(self.store):
+            refuse(f"A store's name has 1 to {MAX_NAME_LENGTH} printable characters.")
+        if self.factors is not None:
+            if not isinstance(self.factors, list | tuple) or not 1 <= len(self.factors) <= MAX_FACTORS:
+                refuse(f"factors must be a list of 1 to {MAX_FACTORS} numbers.")
+            numbers = tuple(_number("A factor", factor) for factor in self.factors)
+            object.__setattr__(self, "factors", numbers)
 
 
 @dataclass(frozen=True)
@@ -288,7 +299,8 @@ class EditResult:
     """The edited rectangle at (x, y) of the photo, in the photo's channels and dtype.
 
     pixels: height x width x channels, not feathered. mask: height x width bytes, 0 keeps the photo, 255 is
-    all edited. seconds: time in the pipeline, the queue not counted. loss: NaN where unknown.
+    all edited. seconds: time in the pipeline, the queue not counted. loss: NaN where unknown. count: of edits, whose
+    pixels, and masks, follow each other.
     """
 
     FRAMES: ClassVar = ("pixels", "mask")
@@ -303,15 +315,19 @@ class EditResult:
     seconds: float
     pixels: Buffer = dataclasses.field(repr=False)
     mask: Buffer = dataclasses.field(repr=False)
+    count: int = dataclasses.field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
+        _check_integer("count", self.count, 1, MAX_FACTORS)
         _check_image(self.width, self.height, self.channels, self.dtype)
         _check_integer("x", self.x, 0, MAX_SIDE)
         _check_integer("y", self.y, 0, MAX_SIDE)
         _check_count(self, "iterations")
         object.__setattr__(self, "loss", _loss(self.loss))
         object.__setattr__(self, "seconds", _number("seconds", self.seconds))
-        area = self.width * self.height
+        area = self.count * self.width * self.height
+        if area > MAX_PIXELS:
+            refuse(f"{self.count} edits of this photo at once are too large: ask for fewer.", ErrorCode.TOO_LARGE)
         _check_length("pixel", self.pixels, area * self.channels * DTYPE_BYTES[self.dtype])
         _check_length("mask", self.mask, area)
 

@@ -106,7 +106,7 @@ def encode(message: Message) -> list[Buffer]:
             value = getattr(message.body, field.name)
             if field.name in frame_names:
                 frames.append(value)
-            else:
+            elif value is not None or field.default is not None:  # an older server may not know the field
                 header[field.name] = None if isinstance(value, float) and not math.isfinite(value) else value
     # "replace": a file name with undecodable bytes may stand in a message, and must not stop it.
     text = json.dumps(header, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -141,7 +141,7 @@ def _decode(frames: Sequence[Buffer], bodies: Mapping[str, type | None], strict:
             here, there = ("server", "client") if strict else ("client", "server")
             refuse(
                 f"The {here} speaks protocol {PROTOCOL_VERSION}, the {there} {shown}: "
-                "install the same version of the plug-in and of the server.",
+                "install the same version of both.",
                 ErrorCode.VERSION,
             )
         kind = header.get("type")

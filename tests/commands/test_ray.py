@@ -109,6 +109,25 @@ def test_edits_survive_a_killed_machine(
     assert all(np.asarray(Image.open(path)).shape == face.shape for path in target.rglob("*.png"))
 
 
+def test_a_store_and_a_box_are_those_of_a_single_edit(
+    cluster: Cluster, tmp_path: Path, face: np.ndarray, dfi: Run
+) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    Image.fromarray(face).save(source / "one.png")
+    how = ("--set", "smiling=0.4", "--iterations", "2", "--store", "starter", "--box", "60,60,150,150")
+    done = dfi("batch", source, target, *how, "--device", "cpu", "--engine", "ray", timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert dfi("edit", source / "one.png", tmp_path / "single.png", *how, "--device", "cpu").returncode == 0
+    ours, single = (np.asarray(Image.open(path)) for path in (target / "one.png", tmp_path / "single.png"))
+    assert np.array_equal(ours, single)
+    assert (ours != face).any()
+    assert np.array_equal(ours[:60], face[:60])
+    other = dfi("batch", source, tmp_path / "other", *how[:4], "--store", "absent", "--engine", "ray", timeout=120)
+    assert other.returncode == 1
+    assert "There is no store of attribute vectors 'absent'" in other.stderr
+
+
 def test_sums_survive_a_killed_machine(
     cluster: Cluster, second: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import zmq
@@ -17,16 +17,18 @@ from dfi_server.wire.protocol import decode_request
 
 
 @contextlib.contextmanager
-def serving(home: Path, endpoint: str | None = None) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A real server process, ready to edit: its endpoint and the process."""
+def serving(
+    home: Path, endpoint: str | None = None, options: Sequence[str] = (), keys: Path | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A real server process, ready to edit: its endpoint and the process. `keys`: to ask it with."""
     endpoint = endpoint or free_endpoint()
     process = subprocess.Popen(
-        [sys.executable, "-m", "dfi_server", "serve", "--endpoint", endpoint],
-        cwd=REPOSITORY,
+        [sys.executable, "-m", "dfi_server", "serve", "--endpoint", endpoint, *options],
+        cwd=REPOSITORY if not keys else None,
         env={**os.environ, "DFI_HOME": str(home)},
     )
     try:
-        with Client(endpoint, timeout=60) as client:
+        with Client(endpoint, timeout=60, keys=keys) as client:
             client.attributes(patience=120)
         yield endpoint, process
     finally:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.servers import Raw
+from support.servers import SMALL, Raw
 
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.service import jobs
@@ -81,13 +81,21 @@ edits = st.builds(
     box=st.none() | boxes,
     iterations=st.none() | st.integers(1, 1000),
     preview=st.booleans(),
+    store=st.none() | names,
+    factors=st.none() | st.lists(numbers, min_size=1, max_size=32).map(tuple),
 )
 searches = st.builds(lambda image, **rest: FindFaces(**image, **rest), images(), box=st.none() | boxes)
 edge_boxes = st.tuples(*[st.integers(-(2**19), 2**19)] * 2, *[st.integers(1, 2**19)] * 2)
 found = st.builds(FacesFound, st.lists(edge_boxes, max_size=4).map(tuple))
 results = st.builds(
-    lambda image, **rest: EditResult(**image, **rest, mask=b"\x80" * (image["width"] * image["height"])),
+    lambda image, count, **rest: EditResult(
+        **{**image, "pixels": image["pixels"] * count},
+        **rest,
+        mask=b"\x80" * (count * image["width"] * image["height"]),
+        count=count,
+    ),
     images(),
+    count=st.integers(1, 3),
     x=st.integers(0, 2**19),
     y=st.integers(0, 2**19),
     iterations=counts,
@@ -245,6 +253,11 @@ PIXELS = bytes(12)
         ([header_with(iterations=1001), PIXELS], "bad_request", "1 and 1000"),
         ([header_with(iterations=False), PIXELS], "bad_request", "iterations"),
         ([header_with(preview=1), PIXELS], "bad_request", "preview"),
+        ([header_with(store=1), PIXELS], "bad_request", "store"),
+        ([header_with(store=""), PIXELS], "bad_request", "store"),
+        ([header_with(factors=[]), PIXELS], "bad_request", "1 to 32"),
+        ([header_with(factors=[1.0] * 33), PIXELS], "bad_request", "1 to 32"),
+        ([header_with(factors=["1"]), PIXELS], "bad_request", "factor"),
     ],
 )
 def test_a_bad_request_is_refused_with_its_reason(frames: list[bytes], code: str, words: str) -> None:
@@ -284,6 +297,16 @@ def test_a_request_that_cannot_be_right_cannot_be_made() -> None:
     assert caught.value.code == ErrorCode.BAD_IMAGE
     with pytest.raises(DFIError, match="mask frame has 3 bytes"):
         EditResult(0, 0, 2, 2, 1, "uint8", 1, 0.5, 0.1, bytes(4), bytes(3))
+
+
+def test_what_is_not_asked_for_is_not_sent() -> None:
+    """A server from before a field came refuses the field, whatever is in it."""
+    header = json.loads(bytes(encode(Message(MessageType.EDIT, "a", Edit(**vars(SMALL), pixels=PIXELS)))[0]))
+    assert not header.keys() & {"store", "factors"}
+    header = json.loads(
+        bytes(encode(Message(MessageType.EDIT, "a", Edit(**{**vars(SMALL), "store": "lfw"}, pixels=PIXELS)))[0])
+    )
+    assert header["store"] == "lfw"
 
 
 def test_replies_may_gain_fields_and_codes() -> None:
@@ -443,6 +466,7 @@ def test_the_specification_s_tables_say_what_the_code_does() -> None:
         messages.MAX_ATTRIBUTES,
         messages.MAX_NAME_LENGTH,
         messages.MAX_ITERATIONS,
+        messages.MAX_FACTORS,
         messages.MAX_FACES,
         messages.MAX_MESSAGE_LENGTH,
         jobs.MAX_CLIENT_EDITS,
