@@ -111,8 +111,8 @@ class Editor:
         `photo`: (H, W, 3) or (H, W, 1), sRGB, uint8, uint16, or float32 in [0, 1]; it is not changed.
         `alphas`: attribute -> alpha in [-2, 2], the shift's length as a fraction of |phi(x)|.
         `face`: "largest", "all", or a number from 1 in the order of `faces`.
-        `box`: x, y, width, height: only faces in it are edited, and nothing outside it. Where no face is found in it,
-        the box itself is taken for one, hairline to throat and ear to ear.
+        `box`: x, y, width, height, over the border too: only faces in it are edited, and nothing outside it. Where no
+        face is found in it, the box itself is taken for one, hairline to throat and ear to ear.
         `iterations`: of L-BFGS for each face, 1 to MAX_ITERATIONS; None: as many as it takes until little more comes,
         the store's own at most.
         `cancelled` is asked between iterations. Raises DFIError: BAD_IMAGE, TOO_LARGE, BAD_BOX, NO_FACE, BAD_ALPHA,

@@ -51,6 +51,8 @@ def unwritable(path: Path, error: Exception, elsewhere: str = "name another fold
         advice = "Make room, and run the same again."
     elif number in (errno.EACCES, errno.EPERM):
         advice = f"Get permission to write there, or {elsewhere}."
+    elif number is None:  # no file's fault: the format's
+        advice = "Choose another format, such as .png or .tif."
     else:
         advice = f"{elsewhere[0].upper()}{elsewhere[1:]}."
     return DFIError(ErrorCode.NO_SPACE, f"{path} could not be written ({reason or type(error).__name__}). {advice}")

@@ -1,15 +1,19 @@
 """Options that several commands take, and what their values mean."""
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dfi_server import paths
 from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.wire.place import EXAMPLE, OWN, Place, find
 
 if TYPE_CHECKING:
     from dfi_server.wire.messages import FaceChoice
+
+_NEGATIVE = re.compile(r"-[0-9.][-+0-9.,eE]*")  # a number, or several
 
 
 def add_set(parser: argparse.ArgumentParser) -> None:
@@ -53,8 +57,18 @@ def add_edit(parser: argparse.ArgumentParser) -> None:
     )
     add_device(parser)
     add_store(parser)
-    parser.add_argument("--server", metavar="ENDPOINT", help="let a running server do it, e.g. tcp://127.0.0.1:5577")
+    parser.add_argument(
+        "--server",
+        metavar="ENDPOINT",
+        help=f"let a running server do it: {OWN}, that of 'dfi serve' and of GIMP, or an address such as {EXAMPLE}",
+    )
     parser.add_argument("--keys", type=Path, metavar="DIR", help="this client's keys, for --server (see 'dfi keygen')")
+
+
+def server_of(options: argparse.Namespace) -> Place:
+    """Where the server is that --server names, or the user's own, with the keys for it."""
+    found = find(options.server or OWN, paths.home())
+    return found._replace(client_keys=options.keys or found.client_keys)
 
 
 def check_edit(options: argparse.Namespace) -> None:
@@ -66,6 +80,20 @@ def check_edit(options: argparse.Namespace) -> None:
             ErrorCode.BAD_REQUEST,
             "--device and --server exclude each other: leave one out, or start the server with --device.",
         )
+
+
+def joined(words: Sequence[str]) -> list[str]:
+    """A command line with each value that begins with a minus joined to its option by "=".
+
+    argparse would take the value of `--box -25,33,116,116`, as `dfi faces` prints it, for another option.
+    """
+    result: list[str] = []
+    for word in words:
+        if _NEGATIVE.fullmatch(word) and result and result[-1].startswith("--") and "=" not in result[-1]:
+            result[-1] += f"={word}"
+        else:
+            result.append(word)
+    return result
 
 
 def positive(text: str) -> int:

@@ -233,6 +233,7 @@ def _work(job: Job, file: Path, edit: Edit, cancelled: Callable[[], bool]) -> Ou
         target.parent.mkdir(parents=True, exist_ok=True)
         disk.check_writable(target)
         source = disk.read(job.source / file)
+        disk.check_size(target, source.pixels)
         srgb = colour.to_srgb(source)
         patch, seconds = edit(srgb, job, cancelled)
         notes = disk.write(target, edited(source, colour.from_srgb(source, srgb, patch)))

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from dfi_server.commands import console, subcommands
+from dfi_server.commands.arguments import joined
 from dfi_server.errors import DFIError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 after a failure that was explained, 2 for a wrong command line."""
-    options = subcommands.parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = subcommands.parser().parse_args(joined(given))
     try:
         options.run(options)
     except DFIError as error:

@@ -37,7 +37,10 @@ class Frame:
 
     @staticmethod
     def of_box(box: Box, photo_size: tuple[int, int]) -> "Frame":
-        """The frame that covers `box`. Raises DFIError(BAD_BOX) unless it lies inside the photo (width, height)."""
+        """The frame that covers `box`, which may reach over the photo's border, as faces do.
+
+        Raises DFIError(BAD_BOX) where less than MIN_BOX pixels to a side lie inside the photo (width, height).
+        """
         x, y, width, height = box
         photo_width, photo_height = photo_size
         if width < MIN_BOX or height < MIN_BOX:
@@ -45,7 +48,8 @@ class Frame:
                 ErrorCode.BAD_BOX,
                 f"The box is {width} x {height} pixels: a face needs at least {MIN_BOX} x {MIN_BOX}.",
             )
-        if x < 0 or y < 0 or x + width > photo_width or y + height > photo_height:
+        inside = min(x + width, photo_width) - max(x, 0), min(y + height, photo_height) - max(y, 0)
+        if min(inside) < MIN_BOX:
             raise DFIError(
                 ErrorCode.BAD_BOX,
                 f"The box {x},{y},{width},{height} is not inside the photo of {photo_width} x {photo_height} pixels.",

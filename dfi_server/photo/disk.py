@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, ImageOps
 from dfi_server.errors import DFIError, ErrorCode, unwritable
 from dfi_server.photo import extras, formats, lossless, metadata, pages, signalled, unended
 from dfi_server.photo.containers import opened
-from dfi_server.photo.pixels import Metadata, Photo, Size, to_image, with_alpha
+from dfi_server.photo.pixels import Metadata, Photo, Pixels, Size, to_image, with_alpha
 from dfi_server.photo.whole import check_place, write_whole
 from dfi_server.wire.messages import MAX_PIXELS
 
@@ -159,6 +159,7 @@ def write(path: Path, photo: Photo) -> tuple[str, ...]:
     extension that cannot be written, DFIError(NO_SPACE) where writing fails.
     """
     check_writable(path)
+    check_size(path, photo.pixels)
     format_name = formats.of_path(path)
     assert format_name
     photo, notes = formats.fitted(photo, format_name)
@@ -214,3 +215,16 @@ def check_writable(path: Path) -> None:
         except ValueError as error:
             raise DFIError(ErrorCode.BAD_REQUEST, f"{path.name} cannot be written ({error}).") from error
     check_place(path)
+
+
+def check_size(path: Path, pixels: Pixels) -> None:
+    """Raise DFIError(TOO_LARGE) before any work is done, if the format of `path` does not hold so many pixels."""
+    name = formats.of_path(path)
+    longest = formats.WRITTEN[name].longest if name else None
+    height, width = pixels.shape[:2]
+    if longest and max(width, height) > longest:
+        raise DFIError(
+            ErrorCode.TOO_LARGE,
+            f"{path.name} cannot have {width} x {height} pixels: {formats.WRITTEN[str(name)].name} takes {longest} to "
+            "a side. Write a .png or a .tif.",
+        )

@@ -12,25 +12,29 @@ from dfi_server.photo.pixels import Photo, from_unit, to_depth, to_unit
 
 @dataclass(frozen=True)
 class Format:
-    """What a format can hold: a dtype at most, transparency, a colour profile, a picture of one channel."""
+    """What a format can hold: a dtype at most, transparency, a colour profile, a picture of one channel.
+
+    `longest`: pixels to a side that the libraries here write; None: more than a photo may have.
+    """
 
     name: str
     deepest: str
     transparency: bool = True
     profile: bool = True
     gray: bool = True
+    longest: int | None = None
 
 
 WRITTEN = {  # by Pillow's names
-    "AVIF": Format("AVIF", "uint16", gray=False),
+    "AVIF": Format("AVIF", "uint16", gray=False, longest=16_384),
     "BMP": Format("BMP", "uint8", transparency=False, profile=False),
     "HEIF": Format("HEIC", "uint16", gray=False),
-    "JPEG": Format("JPEG", "uint8", transparency=False),
+    "JPEG": Format("JPEG", "uint8", transparency=False, longest=65_500),
     "JPEG2000": Format("JPEG 2000", "uint8", profile=False),
     "JXL": Format("JPEG XL", "float32"),
     "PNG": Format("PNG", "uint16"),
     "TIFF": Format("TIFF", "float32"),
-    "WEBP": Format("WebP", "uint8", gray=False),
+    "WEBP": Format("WebP", "uint8", gray=False, longest=16_383),
 }
 EXTENSIONS = {".heic": "HEIF", ".heif": "HEIF", ".hif": "HEIF", ".jxl": "JXL"} | Image.registered_extensions()
 """Of what is read or written, in lower case, with Pillow's name of the format."""

@@ -27,6 +27,8 @@ from dfi_server.wire.protocol import Message, MessageType, ProtocolError, decode
 
 LOAD_SECONDS = 1.0
 STILL_SECONDS = 30.0  # a worker whose process shows no sign of life for so long is ended: stopped, or swapped out
+LOAD_FACTOR = 4  # while it loads it gets so many times as long: a library that loads from a slow disk lets nobody speak
+LONGEST_LOAD_SECONDS = 900.0
 HUNG_SECONDS = 120.0  # and one that does not get on with a job: a driver that hangs. An iteration takes seconds at most
 STUCK_SECONDS = 10.0  # and one that does not let go of a cancelled job
 GONE_SECONDS = 5.0  # a process that does not even end when killed, in a driver, is left to itself after so long
@@ -76,7 +78,7 @@ class WorkerProcess:
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
         self._jobs_given = 0
-        self._abandoned_at = self._advanced_at = self._alive_at = self._killed_at = 0.0
+        self._abandoned_at = self._advanced_at = self._alive_at = self._started_at = self._killed_at = 0.0
         self._why_killed = ""
         self.resting = False
         self.info: ServerInfo | None = None
@@ -97,7 +99,8 @@ class WorkerProcess:
     def start(self) -> None:
         """Start the process, which begins to load its model; `failure` says why, if that is not possible."""
         self.info = self.failure = self.job = None
-        self.resting, self._why_killed, self._alive_at = False, "", time.monotonic()
+        self.resting, self._why_killed = False, ""
+        self._alive_at = self._started_at = time.monotonic()
         self._socket = self._context.socket(zmq.PAIR)
         self._socket.linger = 0
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
@@ -206,7 +209,8 @@ class WorkerProcess:
 
     def pardon(self) -> None:
         """Begin to wait anew for signs of life: the server itself stood still, and could not have noticed any."""
-        self._alive_at = self._advanced_at = time.monotonic()
+        self._alive_at = self._started_at = self._advanced_at = time.monotonic()
+        self._abandoned_at = self._abandoned_at and time.monotonic()
 
     def ended(self) -> str | None:
         """None while the process lives. Else how it ended, for people; then start() may be called again.
@@ -246,8 +250,12 @@ class WorkerProcess:
 
     def _what_hangs(self, now: float) -> str:
         """Why the process should be ended, for people; empty where nothing hangs."""
-        if now - self._alive_at > STILL_SECONDS:
-            return f"it gave no sign of life for {STILL_SECONDS:g} seconds"
+        loading = not self.info and not self.failure
+        patience = STILL_SECONDS * (LOAD_FACTOR if loading else 1)
+        if now - self._alive_at > patience:
+            return f"it gave no sign of life for {patience:g} seconds"
+        if loading and now - self._started_at > LONGEST_LOAD_SECONDS:
+            return f"it did not load its model within {LONGEST_LOAD_SECONDS:g} seconds"
         if self.job and self._abandoned_at and now - self._abandoned_at > STUCK_SECONDS:
             return "it did not let go of an edit that was cancelled"
         if self.job and now - self._advanced_at > HUNG_SECONDS:

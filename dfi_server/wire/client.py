@@ -240,7 +240,7 @@ class Client:
         return decode_reply(self._socket.recv_multipart())
 
     def _unreachable(self, what: str) -> DFIError:
-        where = "" if self.endpoint == DEFAULT_ENDPOINT else f" --endpoint {self.endpoint}"
+        where = "" if self.endpoint.startswith(IPC) else f" --endpoint {self.endpoint}"
         remedy = f"start it (dfi serve{where}) and try again"
         if self._has_keys:
             remedy = "see that it runs there and knows this client's key (dfi serve --keys)"
@@ -282,6 +282,24 @@ def start_server(
     """
     started = time.monotonic()
     process: subprocess.Popen[bytes] | None = None
+
+    def check(seconds: float) -> bool:
+        """Whether the process has ended; raises when it is too late for it."""
+        assert process
+        if seconds > timeout:
+            process.kill()
+            process.wait()
+            raise DFIError(ErrorCode.TIMEOUT, f"The server did not answer within {timeout:.0f} s; its log is {log}.")
+        if waiting is not None:
+            waiting(seconds)
+        return process.poll() is not None
+
+    if keys and not (keys / SERVER_KEY).exists():  # which the server makes when it is started
+        process = _spawn(command, log)
+        while not (keys / SERVER_KEY).exists():
+            if check(time.monotonic() - started):
+                raise _not_started(log)
+            time.sleep(POLL_SECONDS)
     with Client(endpoint, keys=keys) as client:
         while True:
             ended = process is not None and process.poll() is not None
@@ -334,6 +352,10 @@ def _spawn(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
         raise DFIError(
             ErrorCode.UNREACHABLE, f"Cannot start the server with {command[0]} ({error.strerror}). {remedy}."
         ) from None
+
+
+def _not_started(log: Path) -> DFIError:
+    return DFIError(ErrorCode.UNREACHABLE, f"The server could not start: {_last_line(log)} (log: {log})")
 
 
 def _last_line(log: Path) -> str:

@@ -116,10 +116,10 @@ def _check_length(name: str, frame: Buffer, expected: int) -> None:
         refuse(f"The {name} frame has {length} bytes, but its header says {expected}.", ErrorCode.BAD_IMAGE)
 
 
-def _check_box(name: str, box: object, lowest: int, code: ErrorCode) -> tuple[int, int, int, int]:
+def _check_box(name: str, box: object, code: ErrorCode) -> tuple[int, int, int, int]:
     if not isinstance(box, list | tuple) or len(box) != 4:
         refuse(f"{name} must be [x, y, width, height].", code)
-    for part, value, low in zip(("x", "y", "width", "height"), box, (lowest, lowest, 1, 1), strict=True):
+    for part, value, low in zip(("x", "y", "width", "height"), box, (-MAX_SIDE, -MAX_SIDE, 1, 1), strict=True):
         _check_integer(f"{name}'s {part}", value, low, MAX_SIDE, code)
     x, y, width, height = box
     return x, y, width, height
@@ -130,7 +130,7 @@ class PhotoRequest:
     """A photo of height x width pixels, row-major, channels interleaved, little endian, and where to look in it.
 
     channels: 1 (gray) or 3 (RGB). dtype: "uint8", "uint16" (full range) or "float32" (0 to 1); sRGB-encoded.
-    box: x, y, width, height in pixels: only faces in there are meant. None: all.
+    box: x, y, width, height in pixels, over the border too: only faces in there are meant. None: all.
     Raises DFIError (bad_image, too_large, bad_box) if a value cannot be right.
     """
 
@@ -143,7 +143,7 @@ class PhotoRequest:
     def __post_init__(self) -> None:
         _check_image(self.width, self.height, self.channels, self.dtype)
         if self.box is not None:
-            object.__setattr__(self, "box", _check_box("The box", self.box, 0, ErrorCode.BAD_BOX))
+            object.__setattr__(self, "box", _check_box("The box", self.box, ErrorCode.BAD_BOX))
 
     @property
     def pixel_bytes(self) -> int:
@@ -227,7 +227,7 @@ class FacesFound:
     def __post_init__(self) -> None:
         if not isinstance(self.boxes, list | tuple) or len(self.boxes) > MAX_FACES:
             refuse(f"boxes must be a list of at most {MAX_FACES}.")
-        boxes = tuple(_check_box("A face's box", box, -MAX_SIDE, ErrorCode.BAD_REQUEST) for box in self.boxes)
+        boxes = tuple(_check_box("A face's box", box, ErrorCode.BAD_REQUEST) for box in self.boxes)
         object.__setattr__(self, "boxes", boxes)
 
 

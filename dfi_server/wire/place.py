@@ -43,6 +43,11 @@ class Place(NamedTuple):
     client_keys: Path | None = None
     server_keys: Path | None = None
 
+    @property
+    def to_serve(self) -> str:
+        """What `dfi serve --endpoint` takes for it."""
+        return OWN_TCP if self.server_keys else self.endpoint
+
 
 def find(endpoint: str, home: Path) -> Place:
     """The place that `endpoint` stands for, for the state folder `home`; any endpoint that is not the own stays so."""

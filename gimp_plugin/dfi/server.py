@@ -104,7 +104,7 @@ class Server:
             text = _("Starting the server… {seconds:.0f} s").format(seconds=seconds)
             tell(Status(State.STARTING, text, seconds))
 
-        command = [*command, *client.ENDS_ALONE, "--endpoint", place.endpoint]  # _processes knows it by its end
+        command = [*command, *client.ENDS_ALONE, "--endpoint", place.to_serve]  # _processes knows it by its end
         client.start_server(command, place.endpoint, keys=place.client_keys, log=self.log, waiting=starting)
         started = time.monotonic()
         with self._new_link() as link:
@@ -151,7 +151,7 @@ class Server:
                 time.sleep(0.05)
 
     def _processes(self) -> list[int]:
-        wanted = [b"--endpoint", self._settings[1].endpoint.encode(), b""]
+        wanted = [b"--endpoint", self._settings[1].to_serve.encode(), b""]
         found = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):  # ended meanwhile

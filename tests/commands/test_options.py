@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -17,10 +16,10 @@ from PIL import Image
 from support.checks import run_dfi
 
 from dfi_server.commands import cli, remote
-from dfi_server.commands.subcommands import batch as batch_command
 from dfi_server.edit import Editor
 from dfi_server.errors import ErrorCode
 from dfi_server.photo.pixels import composite
+from dfi_server.wire import place
 from dfi_server.wire.client import Client
 from dfi_server.wire.messages import Error
 from dfi_server.wire.protocol import Message, MessageType, encode
@@ -124,13 +123,10 @@ def test_a_server_that_is_too_old_to_be_asked_for_a_store_is_told_about(
 
 
 def test_batch_starts_a_server_with_the_store_and_device_it_is_asked_for(
-    photos: Path, face: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    photos: Path, face: np.ndarray, tiny_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One that runs already with others is not used, and left alone."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        here = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    monkeypatch.setattr(batch_command.protocol, "DEFAULT_ENDPOINT", here)
+    here = place.find(place.OWN, tiny_home).endpoint
     command = ("batch", "in", "out", "--set", "smiling=0.4", "--iterations", "1")
     try:
         succeeds(*command, "--store", "tiny", "--device", "cpu")
@@ -142,7 +138,7 @@ def test_batch_starts_a_server_with_the_store_and_device_it_is_asked_for(
             assert cli.main((*command, f"--{option}", asked)) == 1
             err = capsys.readouterr().err
             said = err.splitlines()[-1]
-            assert f"A server runs at {here} already, whose {option} is {there}" in said
+            assert f"A server of yours runs already, whose {option} is {there}" in said
             assert f"dfi serve --{option} {asked} --endpoint" in said
     finally:
         end_server(here)

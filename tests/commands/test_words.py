@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from support import icc
+from support.servers import free_endpoint
 
 from dfi_server.commands import batch, cli
-from dfi_server.commands.subcommands import batch as batch_command
 from dfi_server.errors import ErrorCode, unwritable
 from dfi_server.photo import colour, disk
 from dfi_server.photo.pixels import Photo, to_unit
@@ -150,19 +150,7 @@ def said(folder: Path, capsys: pytest.CaptureFixture[str]) -> Said:
     return run
 
 
-@pytest.fixture
-def default_endpoint(monkeypatch: pytest.MonkeyPatch) -> str:
-    """One at which nobody listens, for commands that name none."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        endpoint = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    monkeypatch.setattr(batch_command.protocol, "DEFAULT_ENDPOINT", endpoint)
-    return endpoint
-
-
-def test_a_state_folder_that_cannot_be_written_is_what_is_wrong(
-    said: Said, default_endpoint: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_state_folder_that_cannot_be_written_is_what_is_wrong(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DFI_HOME", "/proc/nope")
     sentence = said("batch . out --set smiling=0.3")
     assert "/proc/nope/server.log could not be written" in sentence
@@ -170,17 +158,17 @@ def test_a_state_folder_that_cannot_be_written_is_what_is_wrong(
     assert "nstall" not in sentence
 
 
-def test_a_program_at_the_server_s_place_is_told_about_with_options_that_there_are(
-    said: Said, default_endpoint: str
-) -> None:
-    with socket.create_server(("127.0.0.1", int(default_endpoint.rpartition(":")[2]))):
-        sentence = said("batch . out --set smiling=0.3")
+def test_a_program_at_the_server_s_place_is_told_about_with_options_that_there_are(said: Said) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as program:
+        sentence = said(f"serve --endpoint tcp://127.0.0.1:{program.getsockname()[1]}")
     assert "dfi serve --endpoint" in sentence
     assert "--server ENDPOINT" in sentence
 
 
-def test_a_server_that_is_not_there_is_to_be_started_where_it_was_looked_for(said: Said, default_endpoint: str) -> None:
-    assert f"(dfi serve --endpoint {default_endpoint})" in said(f"{EDIT} --server {default_endpoint}")
+def test_a_server_that_is_not_there_is_to_be_started_where_it_was_looked_for(said: Said, tiny_home: Path) -> None:
+    endpoint = free_endpoint()
+    assert f"(dfi serve --endpoint {endpoint})" in said(f"{EDIT} --server {endpoint}")
+    assert "(dfi serve)" in said(f"{EDIT} --server own")
 
 
 def test_a_store_that_is_not_there_is_told_with_those_that_are(said: Said) -> None:

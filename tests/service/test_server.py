@@ -96,7 +96,7 @@ def test_what_the_editor_refuses_arrives_with_its_code_and_sentence(real_server:
         for changes, code in (
             ({"alphas": {"smilling": 0.4}}, ErrorCode.UNKNOWN_ATTRIBUTE),
             ({"alphas": {"smiling": 9.0}}, ErrorCode.BAD_ALPHA),
-            ({"box": (200, 0, 100, 100)}, ErrorCode.BAD_BOX),
+            ({"box": (260, 0, 100, 100)}, ErrorCode.BAD_BOX),
         ):
             options: dict[str, Any] = {"alphas": {"smiling": 0.4}, **changes}
             box = options.get("box")

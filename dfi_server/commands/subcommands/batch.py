@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dfi_server import paths
 from dfi_server.commands import arguments
 from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.wire import protocol
+from dfi_server.wire.place import Place
 
 if TYPE_CHECKING:
     from dfi_server.commands.batch import Edit, Job, Plan
@@ -46,37 +46,38 @@ def run(options: argparse.Namespace) -> None:
         return
     from dfi_server.wire.client import Client
 
-    endpoint = options.server or protocol.DEFAULT_ENDPOINT
+    there = arguments.server_of(options)
 
     def start() -> None:
         if options.server:
-            with Client(endpoint, keys=options.keys) as client:
+            with Client(there.endpoint, keys=there.client_keys) as client:
                 client.hello()
         else:
-            _start_server(endpoint, options)
+            _start_server(there, options)
 
     start()
-    edit = batch.by_server(endpoint, restart=start, keys=options.keys)
+    edit = batch.by_server(there.endpoint, restart=start, keys=there.client_keys)
     _run(job, plan, edit, options.jobs or batch.IN_FLIGHT)
 
 
-def _start_server(endpoint: str, options: argparse.Namespace) -> None:
-    """Have a server at the endpoint. Raises DFIError, BAD_REQUEST where one is there that does not work as asked."""
+def _start_server(there: Place, options: argparse.Namespace) -> None:
+    """Have a server of one's own. Raises DFIError, BAD_REQUEST where one is there that does not work as asked."""
     from dfi_server.wire.client import ENDS_ALONE, Client, start_server
 
-    command = [sys.executable, "-P", "-m", "dfi_server", "serve", *ENDS_ALONE, "--endpoint", endpoint]
-    command += ["--device", options.device, *(["--store", options.store] if options.store else [])]
-    start_server(command, endpoint, log=paths.home() / "server.log")
+    command = [sys.executable, "-P", "-m", "dfi_server", "serve", *ENDS_ALONE, "--device", options.device]
+    command += ["--store", options.store] if options.store else []
+    command += ["--endpoint", there.to_serve]  # at the end, where GIMP's filter looks for it to end that server
+    start_server(command, there.endpoint, keys=there.client_keys, log=paths.home() / "server.log")
     if options.store is None and options.device == "auto":
         return
-    with Client(endpoint) as client:
+    with Client(there.endpoint, keys=there.client_keys) as client:
         client.attributes()  # when they are there, the model is
         info = client.status()
-    for word, asked, there in (("store", options.store, info.store), ("device", options.device, info.device)):
-        if asked not in (None, "auto", there, *there.split()):
+    for word, asked, has in (("store", options.store, info.store), ("device", options.device, info.device)):
+        if asked not in (None, "auto", has, *has.split()):
             raise DFIError(
                 ErrorCode.BAD_REQUEST,
-                f"A server runs at {endpoint} already, whose {word} is {there}: leave --{word} out, end that server, "
+                f"A server of yours runs already, whose {word} is {has}: leave --{word} out, end that server, "
                 f"or start another one (dfi serve --{word} {asked} --endpoint ENDPOINT) and name it with --server.",
             )
 

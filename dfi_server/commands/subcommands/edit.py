@@ -27,6 +27,7 @@ def run(options: argparse.Namespace) -> None:
     alphas = arguments.parse_alphas(options.set)
     disk.check_writable(options.output)
     source = disk.read(options.input)
+    disk.check_size(options.output, source.pixels)
     work = _by_server if options.server else _here
     srgb = colour.to_srgb(source)
     patch, how = work(srgb, alphas, options)
@@ -57,7 +58,8 @@ def _by_server(pixels: "Pixels", alphas: Mapping[str, float], options: argparse.
     from dfi_server.commands import remote
     from dfi_server.wire.client import Client
 
-    with Client(options.server, keys=options.keys) as client, console.iteration_bar() as bar:
+    there = arguments.server_of(options)
+    with Client(there.endpoint, keys=there.client_keys) as client, console.iteration_bar() as bar:
         patch, result = remote.edit(
             client,
             pixels,

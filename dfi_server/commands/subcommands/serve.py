@@ -7,12 +7,18 @@ import math
 import sys
 from pathlib import Path
 
+from dfi_server import paths
 from dfi_server.commands import arguments
-from dfi_server.wire import protocol
+from dfi_server.wire import place
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--endpoint", default=protocol.DEFAULT_ENDPOINT)
+    parser.add_argument(
+        "--endpoint",
+        default=place.OWN,
+        help=f"where it listens, such as {place.EXAMPLE} (default: {place.OWN}, a socket that only you can enter; "
+        f"{place.OWN_TCP}: a port with keys that only you can read)",
+    )
     parser.add_argument("--keys", type=Path, metavar="DIR", help="answer only clients with keys (see 'dfi keygen')")
     parser.add_argument(
         "--rest-after",
@@ -30,11 +36,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from dfi_server.service import server, worker_process
+    from dfi_server.wire import keys
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     rest_after, end_after = (60.0 * minutes if minutes else None for minutes in (options.rest_after, options.end_after))
     workers = worker_process.commands(options.store, options.device)
-    server.serve(options.endpoint, workers, options.keys, rest_after, end_after)
+    here = place.find(options.endpoint, paths.home())
+    if here.server_keys and here.client_keys and not options.keys:
+        keys.ensure(here.server_keys, here.client_keys)
+    server.serve(here.endpoint, workers, options.keys or here.server_keys, rest_after, end_after)
 
 
 def _minutes(text: str) -> float:

@@ -17,7 +17,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--set", required=True, metavar="NAME", help="the attribute")
-    parser.add_argument("--alphas", default="0.1,0.2,0.3,0.4,0.5", metavar="A,B,...", help="--alphas=-0.4,0.4 too")
+    parser.add_argument(
+        "--alphas", default="0.1,0.2,0.3,0.4,0.5", metavar="A,B,...", help="its strengths (default: %(default)s)"
+    )
     arguments.add_edit(parser)
 
 
@@ -73,7 +75,8 @@ def _by_server(pixels: "Pixels", name: str, alphas: Sequence[float], options: ar
 
     if len(alphas) > MAX_FACTORS:
         raise DFIError(ErrorCode.BAD_REQUEST, f"A server edits with {MAX_FACTORS} alphas at once: name fewer.")
-    with Client(options.server, keys=options.keys) as client, console.iteration_bar() as bar:
+    there = arguments.server_of(options)
+    with Client(there.endpoint, keys=there.client_keys) as client, console.iteration_bar() as bar:
         return remote.sweep(
             client,
             pixels,
