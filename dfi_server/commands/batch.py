@@ -21,9 +21,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Literal, TypeAlias
 
-from dfi_server.commands import remote
+from dfi_server.commands import album, remote
 from dfi_server.errors import NO_ROOM, DFIError, ErrorCode, unwritable
-from dfi_server.photo import colour, disk, formats, whole
+from dfi_server.photo import colour, disk, whole
 from dfi_server.photo.pixels import Box, Patch, Pixels, edited
 from dfi_server.wire.client import Client
 from dfi_server.wire.messages import FaceChoice
@@ -79,12 +79,13 @@ class Plan:
     """The photos of a job, as paths below its source, in order.
 
     `todo`: not there yet. `done`: there, or without a face by the report. `differing`: those of `done` that were made
-    with other settings.
+    with other settings. `left`: sentences on what else there is and is left alone.
     """
 
     todo: list[Path]
     done: list[Path]
     differing: list[Path]
+    left: tuple[str, ...]
 
 
 Edit: TypeAlias = Callable[[Pixels, Job, Callable[[], bool]], tuple[Patch, float]]
@@ -105,17 +106,15 @@ def plan(job: Job) -> Plan:
     source, target = job.source.resolve(), job.target.resolve()
     if source == target:
         raise DFIError(ErrorCode.BAD_DATA, f"{job.source} holds the photos: name another folder for what is made.")
-    inside = target.is_relative_to(source)
-    found = sorted(
-        path.relative_to(source)
-        for path in source.rglob("*")
-        if path.suffix.lower() in formats.EXTENSIONS and path.is_file() and not (inside and path.is_relative_to(target))
-    )
-    if not found:
-        raise DFIError(ErrorCode.BAD_DATA, f"No photos were found in {job.source}.")
+    there = album.look(source, apart=target)
+    left = tuple(there.said())
+    if not there.photos:
+        raise DFIError(
+            ErrorCode.BAD_DATA, " ".join((f"No photos that can be edited were found in {job.source}.", *left))
+        )
     told = _read_report(job.target / REPORT)
-    result = Plan([], [], [])
-    for file in found:
+    result = Plan([], [], [], left)
+    for file in there.photos:
         line = told.get(str(file), {})
         same = all(line.get(name) == value for name, value in job.settings.items())
         if (job.target / file).exists():

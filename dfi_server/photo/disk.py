@@ -46,8 +46,9 @@ def read(path: Path) -> Photo:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is wrong is said below, in one sentence
             try:
-                # not a path: libvips would take "[...]" at its end for options
-                return _read_by_vips(path, pyvips.Source.new_from_file(str(path)), "truncated")
+                # no path: libvips would take "[...]" at its end for options, and wants it in UTF-8
+                with path.open("rb") as file:
+                    return _read_by_vips(path, pyvips.Source.new_from_descriptor(file.fileno()), "truncated")
             except pyvips.Error:
                 return _read_otherwise(path)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

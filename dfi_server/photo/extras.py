@@ -33,11 +33,18 @@ def recognised(data: Data) -> str | None:
     return "JXL" if jxl.is_one(data) else None
 
 
+def missing(name: str) -> str:
+    """What to do where a format's package is missing; empty where it is there."""
+    called, module, package = _PACKAGES[name]
+    if importlib.util.find_spec(module) is not None:
+        return ""
+    return f"{called} needs dfi-server[heif]: run '{sys.executable} -m pip install {package}'"
+
+
 def check(name: str) -> None:
     """Raise ValueError, with what to install, where a format's package is missing."""
-    called, module, package = _PACKAGES[name]
-    if importlib.util.find_spec(module) is None:
-        raise ValueError(f"{called} needs dfi-server[heif]: run '{sys.executable} -m pip install {package}'")
+    if remedy := missing(name):
+        raise ValueError(remedy)
 
 
 def read(content: bytes, name: str) -> Photo:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dfi_server import paths
-from dfi_server.commands import arguments
+from dfi_server.commands import arguments, console
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.wire.place import Place
 
@@ -35,6 +35,7 @@ def run(options: argparse.Namespace) -> None:
     alphas = arguments.parse_alphas(options.set)
     job = batch.Job(options.input, options.output, alphas, options.face, options.iterations, options.box, options.store)
     plan = batch.plan(job)
+    console.say(options.input, plan.left)
     if plan.differing:  # said at once, not only after hours
         print(f"dfi: {_differing(job, plan)}", file=sys.stderr)
     if options.engine == "ray":
