@@ -24,6 +24,7 @@ TEETH = 0.97
 _CROPPED = 1.6  # times as tall as its gap may a mouth be: what is more goes under a lip, the rest is compressed
 _STRETCHED = 1.6  # times as tall as before an open mouth's own teeth may get; below them it is dark
 _LEAST_OWN = 0.04  # height over width of a mouth that is open enough to show what is in it
+_EVENED, _LESS = (1.3, 5.0), 0.35  # frame pixels: contrast between these scales is less than the picture's, by so much
 _DARK = np.array([0.16, 0.08, 0.07])  # of a mouth, in units of white
 _MARGIN = 8  # frame pixels around the gap
 _EDGE = 1.2  # frame pixels: the blur of the gap's edge
@@ -122,6 +123,8 @@ def fill(
     if light is not None:
         depth = cv2.distanceTransform((mask > 127).astype(np.uint8), cv2.DIST_L2, 5) / (_SHADE_DEPTH * frame.scale)
         inside = inside * light * (1 - _SHADE * np.exp(-(depth**2)))[..., None]
+        fine, coarse = (cv2.GaussianBlur(inside, (0, 0), sigma * frame.scale) for sigma in _EVENED)
+        inside = inside - _LESS * (fine - coarse)
     inside = inside.astype(np.float32) if moved.shape[2] == 3 else brightness(inside.astype(np.float32))
     if not is_own:
         fine = moved - cv2.GaussianBlur(moved, (0, 0), _GRAIN_BLUR).reshape(moved.shape)

@@ -226,6 +226,6 @@ def check_size(path: Path, pixels: Pixels) -> None:
     if longest and max(width, height) > longest:
         raise DFIError(
             ErrorCode.TOO_LARGE,
-            f"{path.name} cannot have {width} x {height} pixels: {formats.WRITTEN[str(name)].name} takes {longest} to "
+            f"{path} cannot have {width} x {height} pixels: {formats.WRITTEN[str(name)].name} takes {longest} to "
             "a side. Write a .png or a .tif.",
         )

@@ -112,8 +112,8 @@ def check_private(socket: Path) -> None:
     if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.getuid() or there.st_mode & 0o077:
         raise DFIError(
             ErrorCode.BAD_REQUEST,
-            f"The folder {folder} is not this user's alone, so a server in there could be anybody's: delete it, or "
-            "make it private (chmod 700).",
+            f"The endpoint {IPC}{socket} is refused: the folder {folder} is not this user's alone, and photos would "
+            "travel unprotected. Name a socket in a folder that only you can enter (mode 0700).",
         )
 
 
