@@ -225,7 +225,7 @@ PHOTO = np.full((250, 250, 3), 128, np.uint8)
         ({"alphas": {"smiling": 0.4, "smilling": 0.4}}, ErrorCode.UNKNOWN_ATTRIBUTE, "did you mean smiling"),
         ({"iterations": 0}, ErrorCode.BAD_REQUEST, f"from 1 to {MAX_ITERATIONS}"),
         ({"iterations": MAX_ITERATIONS + 1}, ErrorCode.BAD_REQUEST, f"from 1 to {MAX_ITERATIONS}"),
-        ({"box": (-80, 0, 100, 100)}, ErrorCode.BAD_BOX, "not inside the photo of 250 x 250"),
+        ({"box": (-90, 0, 100, 100)}, ErrorCode.BAD_BOX, "not inside the photo of 250 x 250"),
         ({"box": (251, 0, 51, 100)}, ErrorCode.BAD_BOX, "not inside the photo of 250 x 250"),
         ({"box": (0, 0, 100, 0)}, ErrorCode.BAD_BOX, "at least"),
         ({"box": (0, 0, -100, 100)}, ErrorCode.BAD_BOX, "at least"),
