@@ -19,7 +19,6 @@ from torch import Tensor
 
 from dfi_server import paths
 from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.face import layout
 from dfi_server.face.find import align, find_largest
 from dfi_server.face.frame import seen, soften
 from dfi_server.photo import colour, disk
@@ -73,7 +72,7 @@ def check_name(title: str, store: Store, *, replace: bool) -> str:
     if not name or len(name) > MAX_NAME_LENGTH:
         raise DFIError(
             ErrorCode.BAD_REQUEST,
-            f"'{title}' is no name: an attribute's has 1 to {MAX_NAME_LENGTH} letters (a to z), digits and underscores.",
+            f"'{title}' is no name: an attribute's has 1 to {MAX_NAME_LENGTH} letters (a to z), digits, underscores.",
         )
     if name in store.info.attributes or name in open_store(paths.STARTER.name).info.attributes:
         raise DFIError(
@@ -152,7 +151,7 @@ def face_frame(photo: Path, canonical: np.ndarray) -> np.ndarray | None:
     found = find_largest(pixels, canonical)
     if not found:
         return None
-    return np.rint(255 * seen(pixels, align(found[0].landmarks, canonical))).astype(np.uint8)
+    return np.asarray(np.rint(255 * seen(pixels, align(found[0].landmarks, canonical))), dtype=np.uint8)
 
 
 class _Stage:
@@ -164,23 +163,26 @@ class _Stage:
         names = store.info.attributes
         layers = zip(*(store.vector(name) for name in names), strict=True)
         self._vectors = [F.normalize(torch.stack(layer).to(device).float().flatten(1)) for layer in layers]
-        self.cosines = sum(layer @ layer.T for layer in self._vectors).cpu() / len(vgg.LAYERS)
+        self.cosines = torch.stack([layer @ layer.T for layer in self._vectors]).mean(dim=0).cpu()
         self.sums = build.Sums((*columns, *map(_SEEN.format, names)), "ridge", device)
 
     @torch.inference_mode()
     def add(self, values: Tensor, frames: Tensor) -> None:
         """Take in photos: `values` (N, columns) and frames (N, 3, FRAME_SIZE, FRAME_SIZE) in [0, 1]."""
         size = self.store.info.frame_size
-        parts = [self._network(soften(F.interpolate(each, size=size, mode="area"))) for each in frames.split(_FORWARD)]
+        parts = [
+            self._network(soften(F.interpolate(each, size=size, mode="area"))) for each in torch.split(frames, _FORWARD)
+        ]
         features = [torch.cat(layer).float() for layer in zip(*parts, strict=True)]
         self.sums.add(torch.cat([values, self._attributes(features)], dim=1), features)
 
     def _attributes(self, features: Sequence[Tensor]) -> Tensor:
         """How much of each attribute of the store photos show, (N, attributes), up to a constant for each."""
         shown = [F.normalize(layer.flatten(1)) @ known.T for layer, known in zip(features, self._vectors, strict=True)]
-        products = sum(shown).cpu() / len(vgg.LAYERS)
+        products = torch.stack(shown).mean(dim=0).cpu()
         ridge = _RIDGE / len(vgg.LAYERS) * torch.eye(len(self.cosines))
-        return torch.linalg.solve(self.cosines + ridge, products.T).T
+        shown_of_each: Tensor = torch.linalg.solve(self.cosines + ridge, products.T)
+        return shown_of_each.T
 
     def differences(self, column: str, share: float) -> dict[str, float]:
         """By how many standard deviations photos with and without differ in each attribute of the store (Cohen's d).
