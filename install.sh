@@ -84,12 +84,15 @@ uninstall() {
         dir) folders+=("$path") ;;
         esac
     done
-    rm -rf -- "$manifest" "$log" "$home/tmp"
+    rm -rf -- "$manifest" "$log" "$home/tmp" "$home/own-keys" "$home/server.log"
     if [ "$purge" = yes ]; then
         [ ! -d "$home/stores" ] || echo "Removing the stores of attribute vectors in $home/stores"
-        rm -rf -- "$home/stores" "$home/downloads" "${XDG_CACHE_HOME:-$HOME/.cache}/dfi"
-    elif [ -d "$home/stores" ]; then
-        echo "The stores of attribute vectors stay in $home/stores (--uninstall --purge removes them)."
+        [ ! -d "$home/own" ] || echo "Removing your own attributes in $home/own"
+        rm -rf -- "$home/stores" "$home/own" "$home/downloads" "${XDG_CACHE_HOME:-$HOME/.cache}/dfi"
+    else
+        [ ! -d "$home/stores" ] ||
+            echo "The stores of attribute vectors stay in $home/stores (--uninstall --purge removes them)."
+        [ ! -d "$home/own" ] || echo "Your own attributes stay in $home/own (--uninstall --purge removes them)."
     fi
     for path in "$home" "${folders[@]}"; do rmdir -- "$path" 2>/dev/null || true; done
 }

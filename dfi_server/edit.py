@@ -93,7 +93,7 @@ class Editor:
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        return self.store.info.attributes
+        return self.store.attributes
 
     def edit(
         self,

@@ -37,6 +37,11 @@ def stores() -> Path:
     return home() / "stores"
 
 
+def own() -> Path:
+    """The folder of the attributes that the user has taught: beside the stores, which `dfi setup` rebuilds."""
+    return home() / "own"
+
+
 def downloads() -> Path:
     """The folder for downloaded archives; safe to delete once a store is built."""
     return home() / "downloads"

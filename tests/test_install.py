@@ -222,9 +222,12 @@ def test_later_runs_and_removal(with_store: Home, before: dict[str, str], tmp_pa
 
     # Removal: everything that install.sh made, and nothing else.
     (home.path / ".config/GIMP/3.0/plug-ins/mine.py").write_text("# made in between\n")
+    (home.state / "own").mkdir()
+    (home.state / "own" / "mine.safetensors").write_bytes(b"learnt in between")
     gone = home.install("--uninstall")
     assert gone.returncode == 0, gone.stderr
     assert f"stay in {home.state}/stores" in gone.stdout
+    assert f"stay in {home.state}/own" in gone.stdout
     assert (home.state / "stores/lfw").is_symlink()
     assert not home.link.is_symlink()
     assert bare.link.read_text() == "#!/bin/sh\n"
@@ -234,7 +237,8 @@ def test_later_runs_and_removal(with_store: Home, before: dict[str, str], tmp_pa
     assert after == before
     rest = {path for path in kept.keys() - before.keys() if not path.startswith((".cache", ".rustup"))}  # not by us
     stores = {".local", ".local/share", ".local/share/dfi", ".local/share/dfi/stores", ".local/share/dfi/stores/lfw"}
-    assert rest == {*stores, ".config/GIMP/3.0/plug-ins", ".config/GIMP/3.0/plug-ins/mine.py"}
+    own = {".local/share/dfi/own", ".local/share/dfi/own/mine.safetensors"}
+    assert rest == {*stores, *own, ".config/GIMP/3.0/plug-ins", ".config/GIMP/3.0/plug-ins/mine.py"}
 
     (home.state / "stores" / "lfw").unlink()
     assert "Nothing is installed" in home.install("--uninstall", "--purge").stdout

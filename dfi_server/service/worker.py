@@ -99,6 +99,7 @@ class Worker:
             return
         try:
             self._editor = editor = self._make_editor()
+            self._previewer = None  # loaded when it is needed, with the same attributes
             names = Attributes(tuple(editor.attributes))
             info = ServerInfo(__version__, State.READY, editor.store_name, editor.device_name, "", 0)
         except Exception as error:  # whatever it is, the worker stays up and says so

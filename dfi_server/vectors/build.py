@@ -33,7 +33,9 @@ Method = Literal["ridge", "mean"]
 RIDGE = 20.0
 """k of the ridge, in photos: columns are standardised, so A'A's diagonal is the number of photos."""
 
-_BATCH = 64  # photos per update of the sums: updating them touches 0.3 GB, so it must not happen for each photo
+BATCH = 64
+"""Photos per update of the sums: updating them touches 0.3 GB, so it must not happen for each photo."""
+
 _FORWARD = 2  # photos per forward pass on the CPU, where larger batches fall out of the cache
 _FORWARD_CUDA = 64
 _LANDMARK_PHOTOS = 1000  # enough for medians to a fraction of a pixel
@@ -116,6 +118,14 @@ class Sums:
         for total, part in zip(self.cross, other.cross, strict=True):
             total += part.to(self.device)
 
+    def only(self, names: tuple[str, ...]) -> "Sums":
+        """The sums of some of the columns: for a regression that holds only these still."""
+        chosen = [0, *(1 + self.names.index(name) for name in names)]
+        part = Sums(names, self.method, self.device)
+        part.photos, part.shapes = self.photos, self.shapes
+        part.gram, part.cross = self.gram[chosen][:, chosen], [total[chosen] for total in self.cross]
+        return part
+
     def on_cpu(self) -> "Sums":
         """The same, moved to the CPU's memory."""
         self.device = torch.device("cpu")
@@ -155,6 +165,11 @@ def _ridge_row(gram: Tensor, to_standard: Tensor, names: list[str], name: str) -
     held = [i for i, other in enumerate(names) if other not in parts(name)]
     row: Tensor = torch.linalg.solve(gram[held][:, held], to_standard[held])[held.index(names.index(name))]
     return row
+
+
+def describe(method: Method) -> str:
+    """How vectors are made, for people."""
+    return f"ridge k={RIDGE:g}" if method == "ridge" else "mean difference"
 
 
 class Accumulate(Protocol):
@@ -235,7 +250,7 @@ def build_lfw(
         attributes=tuple(vectors),
         face_set="LFW deep funneled",
         photos=sums.photos,
-        method=f"ridge k={RIDGE:g}" if method == "ridge" else "mean difference",
+        method=describe(method),
         built=datetime.date.today().isoformat(),
         frame_box=layout.FRAME_BOX,
         frame_size=frame_size,
@@ -265,7 +280,7 @@ def accumulate(
     forward = _FORWARD_CUDA if place.type == "cuda" else _FORWARD
     layers: list[Tensor] = []  # one batch of features, float32
     with torch.inference_mode():
-        for batch in _prefetch(batches(rows, _BATCH)):
+        for batch in prefetch(batches(rows, BATCH)):
             images = torch.from_numpy(np.stack([row.frame for row in batch])).to(place).permute(0, 3, 1, 2) / 255
             for start in range(0, len(batch), forward):
                 part = network(images[start : start + forward])
@@ -280,8 +295,8 @@ def accumulate(
 
 
 def _batch_like(features: Tensor) -> Tensor:
-    """Room for _BATCH photos' features (C, H, W), float32."""
-    shape = (_BATCH, *features.shape[1:])
+    """Room for BATCH photos' features (C, H, W), float32."""
+    shape = (BATCH, *features.shape[1:])
     return torch.empty(shape, device=features.device, memory_format=torch.channels_last)
 
 
@@ -297,7 +312,7 @@ def batches(rows: Iterator[FaceRow], size: int) -> Iterator[list[FaceRow]]:
         yield batch
 
 
-def _prefetch(drawn: Iterator[list[FaceRow]]) -> Iterator[list[FaceRow]]:
+def prefetch(drawn: Iterator[list[FaceRow]]) -> Iterator[list[FaceRow]]:
     """Draw in a thread, two ahead; an exception there is raised here."""
     ready: queue.Queue[list[FaceRow] | BaseException | None] = queue.Queue(maxsize=2)
     stopped = threading.Event()

@@ -33,7 +33,7 @@ from dfi_server.errors import DFIError, ErrorCode, unwritable
 from dfi_server.face import layout
 from dfi_server.face.find import LANDMARKS
 from dfi_server.solver import reconstruct, vgg
-from dfi_server.vectors import low_rank
+from dfi_server.vectors import low_rank, own
 
 MAX_ALPHA = 2.0
 """Alpha beyond +-2 is refused; 0.1 to 0.5 is the useful range."""
@@ -100,13 +100,15 @@ class Store:
         aligned = points.shape == (len(LANDMARKS), 2) and np.isfinite(points).all()
         if made_for != (_FORMAT, vgg.LAYERS, layout.FRAME_BOX, frame_size) or not (wanted <= keys and aligned):
             raise self._damaged()
+        self._own = own.catalogue(self.info.network_sha256, frame_size)
 
     def __eq__(self, other: object) -> bool:
-        """Whether the other is the same build in the same place."""
-        return isinstance(other, Store) and (self._vectors, self.info, self._made) == (
+        """Whether the other is the same build in the same place, with the same attributes of the user's own."""
+        return isinstance(other, Store) and (self._vectors, self.info, self._made, self._own) == (
             other._vectors,
             other.info,
             other._made,
+            other._own,
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -125,6 +127,16 @@ class Store:
         """find.LANDMARKS in LFW's 250x250 layout, (5, 2): where the vectors expect them."""
         return np.array(self.info.landmarks)
 
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The names that edits may use: the store's, then the user's own."""
+        return (*self.info.attributes, *self.own_attributes)
+
+    @property
+    def own_attributes(self) -> tuple[str, ...]:
+        """Those that the user has taught, as they were when the store was opened."""
+        return tuple(name for name in self._own.usable if name not in self.info.attributes)
+
     def weights(self) -> dict[str, Tensor]:
         """The network's weights, checked against the fingerprint that the vectors were built with."""
         weights = vgg.read_weights(self.path / _NETWORK)
@@ -139,6 +151,9 @@ class Store:
     def vector(self, name: str) -> vgg.Features:
         """The attribute vector `name`: one (C, H, W) float tensor per layer, of unit root mean square."""
         self.check_names([name])
+        if name in self.own_attributes:
+            made, _ = self._own.usable[name]
+            return own.read(name, made)
         try:
             with safetensors.safe_open(self._vectors, framework="pt") as file:
                 stored = [[file.get_tensor(key) for key in self._keys(name, layer)] for layer in vgg.LAYERS]
@@ -184,8 +199,10 @@ class Store:
     def check_names(self, names: list[str]) -> None:
         """Raise DFIError(UNKNOWN_ATTRIBUTE) with the nearest names for the first one that is not in the store."""
         for name in names:
-            if name not in self.info.attributes:
-                near = difflib.get_close_matches(name, self.info.attributes, n=3, cutoff=0.4)
+            if name not in self.attributes:
+                if name in self._own.unusable:
+                    raise DFIError(ErrorCode.UNKNOWN_ATTRIBUTE, self._own.unusable[name])
+                near = difflib.get_close_matches(name, self.attributes, n=3, cutoff=0.4)
                 hint = f"did you mean {', '.join(near)}?" if near else "'dfi attributes' lists them all."
                 raise DFIError(ErrorCode.UNKNOWN_ATTRIBUTE, f"There is no attribute '{name}': {hint}")
 
@@ -244,10 +261,10 @@ def write_store(
     for attribute, layers in vectors.items():
         for layer, vector in zip(vgg.LAYERS, layers, strict=True):
             if info.rank:
-                parts = low_rank.compress(_unit_rms(vector), info.rank)
+                parts = low_rank.compress(unit_rms(vector), info.rank)
                 tensors |= {f"{attribute}/{layer}/{part}": tensor for part, tensor in parts.items()}
             else:
-                tensors[f"{attribute}/{layer}"] = _unit_rms(vector).half().contiguous()
+                tensors[f"{attribute}/{layer}"] = unit_rms(vector).half().contiguous()
     try:
         if old.exists() and not final.exists():  # killed between the two renames below
             old.rename(final)
@@ -281,5 +298,6 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _unit_rms(vector: Tensor) -> Tensor:
+def unit_rms(vector: Tensor) -> Tensor:
+    """The vector, float32, at the scale in which vectors are kept."""
     return vector.float() / vector.float().square().mean().sqrt().clamp_min(1e-12)

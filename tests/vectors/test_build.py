@@ -162,7 +162,7 @@ def test_an_attribute_that_never_varies_is_left_out(constant: float, method: bui
 
 def test_features_come_in_one_pass_however_they_are_batched(face_set: FaceSet, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = vectors(face_set.rows())
-    monkeypatch.setattr(build, "_BATCH", 7)  # the last batch has 6, the last forward pass of a batch 1
+    monkeypatch.setattr(build, "BATCH", 7)  # the last batch has 6, the last forward pass of a batch 1
     done: list[int] = []
     sums = build.accumulate(
         face_set.rows(), TINY_ATTRIBUTES, tiny_weights(), device="cpu", progress=lambda count: done.append(count)

@@ -8,7 +8,19 @@ import argparse
 from typing import Protocol
 
 from dfi_server import __version__
-from dfi_server.commands.subcommands import attributes, batch, bench, edit, faces, keygen, serve, setup, strip
+from dfi_server.commands.subcommands import (
+    attributes,
+    batch,
+    bench,
+    edit,
+    faces,
+    forget,
+    keygen,
+    learn,
+    serve,
+    setup,
+    strip,
+)
 
 
 class Command(Protocol):
@@ -24,7 +36,7 @@ class Command(Protocol):
         """Do it, and print the result. Raises DFIError."""
 
 
-_COMMANDS: tuple[Command, ...] = (setup, attributes, edit, batch, faces, strip, serve, keygen, bench)
+_COMMANDS: tuple[Command, ...] = (setup, attributes, edit, batch, faces, strip, learn, forget, serve, keygen, bench)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -14,5 +14,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from dfi_server.vectors.store import open_store
 
-    names = open_store(options.store).info.attributes
-    print(json.dumps(names) if options.json else "\n".join(names))
+    store = open_store(options.store)
+    if options.json:
+        print(json.dumps(store.attributes))
+    else:
+        print(*store.info.attributes, *(f"{name} (own)" for name in store.own_attributes), sep="\n")

@@ -1,0 +1,264 @@
+"""Attributes of one's own, from photos: found, aligned and softened as edits do it, one pass through the networks.
+
+The vector is that of a ridge regression on two kinds of columns: what the photos are said to show, and those of the
+store's attributes in which photos with and without it differ as well, which are thereby held still (build.py). How much
+of each of these a photo shows is read from its features: the store's vectors say what an attribute changes in them, so
+a ridge regression of the features on the vectors gives the attributes back.
+"""
+
+import datetime
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dfi_server import paths
+from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.face.find import align, find_largest
+from dfi_server.face.frame import seen, soften
+from dfi_server.photo import colour, disk
+from dfi_server.solver import vgg
+from dfi_server.vectors import build, own
+from dfi_server.vectors.examples import Examples
+from dfi_server.vectors.lfw import attribute_name
+from dfi_server.vectors.store import Store, open_store, unit_rms
+from dfi_server.wire.messages import MAX_ATTRIBUTES, MAX_NAME_LENGTH
+
+LEAST_FACES = 20
+"""With the attribute, and without: fewer teach what these people look like."""
+
+_FORWARD = 8  # photos per forward pass
+_SEEN = "seen: {}"  # a column of what the store sees in a photo, beside those that the examples have
+_RIDGE = 1.0  # of the regression on the vectors, which have unit length in each layer; 0.1 to 3 do about as well
+_NOTABLE = 0.3  # standard deviations between the means of two sets, below which nobody sees a difference
+_SURE = 3.0  # times the standard error of such a difference
+_SUBJECT = 1.2  # sets that differ by more in an attribute were chosen for it
+_RELATED = 0.3  # cosine between the vectors of two attributes that show in the same place
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What was learnt. Differences are those between the means of the two sets in standard deviations.
+
+    `subject`: the store's attribute in which the sets differ so much that it must be what is meant, if there is one.
+    `others`: those in which they differ as well, the largest difference first. `held`: whether these were held still.
+    """
+
+    name: str
+    photos_with: int
+    photos_without: int
+    subject: Mapping[str, float]
+    others: Mapping[str, float]
+    held: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that was learnt, and the photos that could not be used: with the reason, or for want of a face."""
+
+    learnt: tuple[Learnt, ...]
+    unreadable: tuple[DFIError, ...]
+    faceless: tuple[Path, ...]
+
+
+def check_name(title: str, store: Store, *, replace: bool) -> str:
+    """The name of a new attribute. Raises DFIError(BAD_REQUEST) for one that is none, or taken."""
+    name = attribute_name(title)
+    if not name or len(name) > MAX_NAME_LENGTH:
+        raise DFIError(
+            ErrorCode.BAD_REQUEST,
+            f"'{title}' is no name: an attribute's has 1 to {MAX_NAME_LENGTH} letters (a to z), digits, underscores.",
+        )
+    if name in store.info.attributes or name in open_store(paths.STARTER.name).info.attributes:
+        raise DFIError(
+            ErrorCode.BAD_REQUEST, f"'{name}' is one of the attributes that come with the program: choose another name."
+        )
+    if name in store.own_attributes and not replace:
+        raise DFIError(
+            ErrorCode.BAD_REQUEST,
+            f"There is an attribute of your own '{name}' already: choose another name, or learn it anew (--replace).",
+        )
+    if name not in store.attributes and len(store.attributes) >= MAX_ATTRIBUTES:
+        raise DFIError(
+            ErrorCode.BAD_REQUEST, f"There are {MAX_ATTRIBUTES} attributes, the most that work: 'dfi forget' one first."
+        )
+    return name
+
+
+def learn(
+    examples: Examples,
+    names: Mapping[str, str],
+    store: Store,
+    *,
+    method: build.Method = "ridge",
+    device: str = "auto",
+    replace: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Report:
+    """Learn attributes from columns of `examples` and keep them for `store` and for the preview; all, or none.
+
+    `names`: column -> what the attribute shall be called. "ridge" holds still what else differs, and the other columns;
+    "mean" does not. `replace`: attributes of one's own that there are. `progress`: photos looked at, and all.
+    Raises DFIError(BAD_REQUEST | BAD_DATA | BUSY | NO_SPACE).
+    """
+    with own.alone():
+        names = {column: check_name(name, store, replace=replace) for column, name in names.items()}
+        place = vgg.choose_device(device)
+        stages = [_Stage(each, examples.columns, place) for each in (store, open_store(paths.PREVIEW))]
+        above = examples.values > examples.values.mean(axis=0)
+        _check_counts(names, examples, above, "photos")
+        unreadable: list[DFIError] = []
+        faceless: list[Path] = []
+        used: list[int] = []
+
+        def rows() -> Iterator[build.FaceRow]:
+            for number, photo in enumerate(examples.photos):
+                try:
+                    frame = face_frame(photo, store.canonical_landmarks)
+                except DFIError as error:
+                    unreadable.append(error)
+                else:
+                    if frame is None:
+                        faceless.append(photo)
+                    else:
+                        used.append(number)
+                        yield build.FaceRow(str(photo), frame, examples.values[number])
+                progress(number + 1, len(examples.photos))
+
+        for batch in build.prefetch(build.batches(rows(), build.BATCH)):
+            frames = torch.from_numpy(np.stack([row.frame for row in batch])).to(place).permute(0, 3, 1, 2) / 255
+            values = torch.from_numpy(np.stack([row.values for row in batch]))
+            for stage in stages:
+                stage.add(values, frames)
+        _check_counts(names, examples, above[used], "faces")
+        made = [
+            _solve(stages, column, name, above[used, examples.columns.index(column)], method)
+            for column, name in names.items()
+        ]
+        for learnt, vectors in made:
+            own.write(learnt.name, vectors)
+    return Report(tuple(learnt for learnt, _ in made), tuple(unreadable), tuple(faceless))
+
+
+def face_frame(photo: Path, canonical: np.ndarray) -> np.ndarray | None:
+    """The frame of the largest face, (FRAME_SIZE, FRAME_SIZE, 3) uint8; None without one. Raises DFIError."""
+    pixels = colour.to_srgb(disk.read(photo))
+    found = find_largest(pixels, canonical)
+    if not found:
+        return None
+    return np.asarray(np.rint(255 * seen(pixels, align(found[0].landmarks, canonical))), dtype=np.uint8)
+
+
+class _Stage:
+    """One network with a store's vectors for one size of frame, and the sums of what it saw."""
+
+    def __init__(self, store: Store, columns: Sequence[str], device: torch.device) -> None:
+        self.store = store
+        self._network = vgg.load(store.weights(), device)
+        names = store.info.attributes
+        layers = zip(*(store.vector(name) for name in names), strict=True)
+        self._vectors = [F.normalize(torch.stack(layer).to(device).float().flatten(1)) for layer in layers]
+        self.cosines = torch.stack([layer @ layer.T for layer in self._vectors]).mean(dim=0).cpu()
+        self.sums = build.Sums((*columns, *map(_SEEN.format, names)), "ridge", device)
+
+    @torch.inference_mode()
+    def add(self, values: Tensor, frames: Tensor) -> None:
+        """Take in photos: `values` (N, columns) and frames (N, 3, FRAME_SIZE, FRAME_SIZE) in [0, 1]."""
+        size = self.store.info.frame_size
+        parts = [
+            self._network(soften(F.interpolate(each, size=size, mode="area"))) for each in torch.split(frames, _FORWARD)
+        ]
+        features = [torch.cat(layer).float() for layer in zip(*parts, strict=True)]
+        self.sums.add(torch.cat([values, self._attributes(features)], dim=1), features)
+
+    def _attributes(self, features: Sequence[Tensor]) -> Tensor:
+        """How much of each attribute of the store photos show, (N, attributes), up to a constant for each."""
+        shown = [F.normalize(layer.flatten(1)) @ known.T for layer, known in zip(features, self._vectors, strict=True)]
+        products = torch.stack(shown).mean(dim=0).cpu()
+        ridge = _RIDGE / len(vgg.LAYERS) * torch.eye(len(self.cosines))
+        shown_of_each: Tensor = torch.linalg.solve(self.cosines + ridge, products.T)
+        return shown_of_each.T
+
+    def differences(self, column: str, share: float) -> dict[str, float]:
+        """By how many standard deviations photos with and without differ in each attribute of the store (Cohen's d).
+
+        `share`: of the photos with. d from the correlation r with the column: r / sqrt(share (1 - share) (1 - r²)).
+        """
+        names = self.store.info.attributes
+        gram = self.sums.gram / self.sums.photos
+        covariance = gram - gram[:1].T @ gram[:1]
+        chosen = [1 + self.sums.names.index(_SEEN.format(name)) for name in names]
+        i = 1 + self.sums.names.index(column)
+        r = covariance[i, chosen] / (covariance[i, i] * covariance.diagonal()[chosen]).clamp_min(1e-24).sqrt()
+        d = r / (share * (1 - share) * (1 - r.square()).clamp_min(1e-6)).sqrt()
+        return dict(zip(names, d.tolist(), strict=True))
+
+    def vector(self, column: str, held: Sequence[str]) -> vgg.Features:
+        relu3_1, relu4_1, relu5_1 = (
+            unit_rms(layer).half() for layer in self.sums.only((column, *held)).vectors()[column]
+        )
+        return relu3_1, relu4_1, relu5_1
+
+
+def _solve(
+    stages: Sequence[_Stage], column: str, name: str, shown: np.ndarray, method: build.Method
+) -> tuple[Learnt, list[tuple[own.Made, vgg.Features]]]:
+    """An attribute's vectors for all stages; the first says what is held still. `shown`: which photos have it."""
+    main = stages[0]
+    counts = int(shown.sum()), int((~shown).sum())
+    differences = main.differences(column, counts[0] / sum(counts))
+    subject, others = _subject_and_others(differences, main, counts)
+    held = [_SEEN.format(other) for other in others]
+    held += [other for other in main.sums.names if not other.startswith(_SEEN.format("")) and other != column]
+    if method == "mean":
+        held = []
+    vectors = [
+        (
+            own.Made(
+                network_sha256=stage.store.info.network_sha256,
+                frame_size=stage.store.info.frame_size,
+                store=stage.store.name,
+                method=build.describe(method),
+                photos_with=counts[0],
+                photos_without=counts[1],
+                held=tuple(held),
+                built=datetime.date.today().isoformat(),
+            ),
+            stage.vector(column, held),
+        )
+        for stage in stages
+    ]
+    return Learnt(name, *counts, subject, others, method == "ridge"), vectors
+
+
+def _subject_and_others(
+    differences: Mapping[str, float], stage: _Stage, counts: tuple[int, int]
+) -> tuple[dict[str, float], dict[str, float]]:
+    names = sorted(differences, key=lambda name: -abs(differences[name]))
+    least = max(_NOTABLE, _SURE * math.sqrt(1 / counts[0] + 1 / counts[1]))
+    subject = {name: differences[name] for name in names[:1] if abs(differences[name]) > _SUBJECT}
+    index = stage.store.info.attributes.index
+
+    def belongs(name: str) -> bool:
+        cosines = (float(stage.cosines[index(name), index(each)]) for each in subject)
+        return any(name in {each, *build.parts(each)} for each in subject) or any(abs(c) > _RELATED for c in cosines)
+
+    return subject, {name: differences[name] for name in names if abs(differences[name]) > least and not belongs(name)}
+
+
+def _check_counts(names: Mapping[str, str], examples: Examples, above: np.ndarray, what: str) -> None:
+    """Raise DFIError(BAD_DATA) unless there are enough photos, or faces, with each attribute and without."""
+    for column, name in names.items():
+        shown = above[:, examples.columns.index(column)]
+        counts = int(shown.sum()), int((~shown).sum())
+        if min(counts) < LEAST_FACES:
+            raise DFIError(
+                ErrorCode.BAD_DATA,
+                f"There are {counts[0]} {what} with '{name}' and {counts[1]} without: {LEAST_FACES} of each is the "
+                "least to learn from, and a hundred teach more.",
+            )
