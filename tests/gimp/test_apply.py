@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from gimp.dialog import DIALOG, SHOWN, apply_dialog, open_dialog, show
+from gimp.dialog import DIALOG, SHOWN, apply_dialog, open_dialog, show, wait_for_sliders
 from gimp.gimp import Window, wait_for
 
 pytestmark = [pytest.mark.gimp, pytest.mark.usefixtures("no_dialog_stays")]
@@ -27,10 +27,18 @@ def mask_key(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return ("alt+k",) if request.param else ()
 
 
-def apply(window: Window, *keys: str) -> dict[str, object]:
-    """The state after the filter was run from the dialog."""
+def apply(window: Window, *keys: str, once: tuple[str, ...] = ()) -> dict[str, object]:
+    """The state after the filter was run from the dialog; of the keys those of `once` toggle something.
+
+    All is set to zero first: should keys be lost, the dialog does not take Apply, and they are pressed again.
+    """
     before = len(window.run(STATE)["layers"])
-    apply_dialog(window, open_dialog(window), *keys)
+    dialog = open_dialog(window)
+    wait_for_sliders(window, dialog)
+    window.focus(dialog)
+    if once:
+        window.key(*once)
+    apply_dialog(window, dialog, "alt+z", *keys)
     wait_for("a new layer", lambda: len(window.run(STATE)["layers"]) == before + 1, seconds=60)
     wait_for("the filter to end", lambda: not window.plugin_processes())
     state: dict[str, object] = window.run(STATE)
@@ -57,7 +65,7 @@ def test_the_new_layer_is_selected_and_one_undo_takes_all_back(
     photo = window.run(STATE)
     assert photo["selected"] == ["Background"]
 
-    first = apply(window, *mask_key, "alt+m", "ctrl+a", "period", "5", "Tab")
+    first = apply(window, "alt+m", "ctrl+a", "period", "5", "Tab", once=mask_key)
     top, new, background = first["layers"]
     assert [top, background] == photo["layers"]
     name = new[0]
