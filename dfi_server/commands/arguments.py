@@ -39,7 +39,12 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """--device auto|cpu|cuda|mps."""
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="where it is computed (default: auto, the fastest that is here)",
+    )
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +55,13 @@ def add_store(parser: argparse.ArgumentParser) -> None:
 
 def add_edit(parser: argparse.ArgumentParser) -> None:
     """What an edit can choose: --face, --iterations, --box, --device, --store, --server, --keys. See check_edit."""
-    parser.add_argument("--face", type=_face, default="largest", metavar="N|largest|all", help="see 'dfi faces'")
+    parser.add_argument(
+        "--face",
+        type=_face,
+        default="largest",
+        metavar="N|largest|all",
+        help="which face, by its number in 'dfi faces' (default: %(default)s)",
+    )
     parser.add_argument("--iterations", type=positive, metavar="N", help="of L-BFGS (default: as it takes)")
     parser.add_argument(
         "--box", type=_box, metavar="X,Y,W,H", help="edit only in there; the face itself where none is found in it"

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", type=Path)
-    parser.add_argument("output", type=Path)
+    parser.add_argument("input", type=Path, help="a photo")
+    parser.add_argument("output", type=Path, help="the result, in the format that its extension says")
     arguments.add_set(parser)
     arguments.add_edit(parser)
 

@@ -9,7 +9,7 @@ from dfi_server.commands import arguments, console
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", type=Path)
+    parser.add_argument("input", type=Path, help="a photo")
     parser.add_argument("--draw", type=Path, metavar="FILE", help="write a copy with boxes, numbers and landmarks")
     parser.add_argument("--json", action="store_true", help="as JSON")
     arguments.add_store(parser)

@@ -4,7 +4,7 @@ import argparse
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", help="of the attribute")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a folder for them, made if need be")
     parser.add_argument("clients", nargs="*", default=["client"], metavar="NAME", help="of a client (default: client)")
 
 

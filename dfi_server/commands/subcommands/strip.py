@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", type=Path)
-    parser.add_argument("output", type=Path)
+    parser.add_argument("input", type=Path, help="a photo")
+    parser.add_argument("output", type=Path, help="the picture, in the format that its extension says")
     parser.add_argument("--set", required=True, metavar="NAME", help="the attribute")
     parser.add_argument(
         "--alphas", default="0.1,0.2,0.3,0.4,0.5", metavar="A,B,...", help="its strengths (default: %(default)s)"
