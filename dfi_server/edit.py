@@ -18,11 +18,12 @@ from dfi_server import paths
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.face import beard, layout, skin
 from dfi_server.face.choice import FaceChooser
-from dfi_server.face.expression import EXPRESSIONS, SOLVED, express
+from dfi_server.face.expression import EXPRESSIONS, SOLVED, Expression, express
 from dfi_server.face.find import Face
 from dfi_server.face.frame import Frame, cut, soften
 from dfi_server.face.paste import paste
 from dfi_server.face.portraits import load_portraits
+from dfi_server.face.solved import Solve, SolvedFace
 from dfi_server.photo.pixels import Box, Layers, Patch, Pixels, merge, on_one_box, within
 from dfi_server.solver import reconstruct, vgg
 from dfi_server.vectors.store import check_alphas, open_store
@@ -54,13 +55,17 @@ class Progress:
 
 @dataclass(frozen=True)
 class Edit:
-    """The edited rectangle, and what the solver did for it; `loss` is the mean over its solves, 0 without any."""
+    """The edited rectangle, and what the solver did for it; `loss` is the mean over its solves, 0 without any.
+
+    `faces`: those that were edited, in the order of their size or as chosen, and how each was.
+    """
 
     patch: Patch
     iterations: int
     evaluations: int
     loss: float
     seconds: float
+    faces: Sequence[SolvedFace]
 
 
 class Editor:
@@ -164,24 +169,24 @@ class Editor:
             if cancelled():
                 raise DFIError(ErrorCode.CANCELLED, "The edit was cancelled.")
 
-        solved: list[list[_Solved]] = [[] for _ in settings]
+        solved: list[list[SolvedFace]] = [[] for _ in settings]
         try:
             for frame in frames:
                 starts: dict[Editor, _Start] = {}  # what each stage ended with at the setting before
                 for i, refined in zip(order, alike, strict=True):
                     began = time.perf_counter()
-                    layers, states = Layers(photo), []
-                    kept = self._express(layers, frame, settings[i])
+                    layers, solves = Layers(photo), []
+                    expression = self._express(layers, frame, settings[i])
                     moved = layers.photo
-                    for stage, alphas in self._shares(frame, settings[i], kept is not None).items():
+                    for stage, alphas in self._shares(frame, settings[i], expression is not None).items():
                         start = starts.get(stage) if refined else None
                         finishes = stage is not self and bool(alphas.keys() - _FROM_THE_PHOTO)
                         full = most(stage, False) // (2 if finishes else 1)
-                        state = stage._solve(
+                        state, solve = stage._solve(
                             layers,
                             frame,
                             alphas,
-                            kept,
+                            expression,
                             moved if finishes else None,
                             iterations=_refinement(start.iterations) if start else full,
                             tolerance=0.0 if start else tolerance,
@@ -190,10 +195,11 @@ class Editor:
                         )
                         taken = start.iterations if start else state.iteration
                         starts[stage] = _Start(state.solution, _length(alphas), taken)
-                        states.append(state)
+                        solves.append(solve)
                         done += most(stage, refined)
                     _add_fine(layers, moved, frame, settings[i])
-                    solved[i].append(_Solved(layers.patch, states, time.perf_counter() - began))
+                    seconds = time.perf_counter() - began
+                    solved[i].append(SolvedFace(frame, layers.patch, expression, solves, seconds))
             edits = [_together(photo, faces_of_one, box) for faces_of_one in solved]
             patches = on_one_box(photo, [edit.patch for edit in edits])
             return [replace(edit, patch=patch) for edit, patch in zip(edits, patches, strict=True)]
@@ -204,18 +210,17 @@ class Editor:
                 "or edit less of the photo.",
             ) from error
 
-    def _express(self, layers: Layers, frame: Frame, alphas: Mapping[str, float]) -> Tensor | None:
+    def _express(self, layers: Layers, frame: Frame, alphas: Mapping[str, float]) -> Expression | None:
         """Lay the expression that `alphas` asks for over the photo, where the face is large enough to see how.
 
-        Returns what of the frame must stay so, (1, 1, H, W) in [0, 1]; None where nothing was moved.
+        None where nothing was moved.
         """
         portraits = load_portraits() if _is_large(frame) and EXPRESSIONS.keys() & alphas.keys() else None
         if not portraits or not (seen := self._chooser.expressive(layers.photo, frame, portraits)):
             return None
-        if not (expression := express(layers.photo, seen, alphas, portraits)):
-            return None
-        layers.add(expression.patch)
-        return torch.from_numpy(expression.kept)[None, None].to(self.device)
+        if expression := express(layers.photo, seen, alphas, portraits):
+            layers.add(expression.patch)
+        return expression
 
     def _shares(
         self, frame: Frame, alphas: Mapping[str, float], moved: bool = True
@@ -247,10 +252,10 @@ class Editor:
         layers: Layers,
         frame: Frame,
         alphas: Mapping[str, float],
-        kept: Tensor | None,
+        expression: Expression | None,
         towards: Pixels | None,
         **how: Any,
-    ) -> reconstruct.Iteration:
+    ) -> tuple[reconstruct.Iteration, Solve]:
         """Change the face in a frame and lay the result over the photo; for the rest see reconstruct."""
         frame = frame.of_size(self.store.info.frame_size)
 
@@ -262,18 +267,21 @@ class Editor:
             self.network,
             image(layers.photo),
             lambda phi: self.store.shift(alphas, phi),
-            kept=self._kept(kept),
+            kept=self._kept(expression),
             towards=None if towards is None else image(towards),
             **how,
         )
-        layers.add(paste(layers.photo, frame, state.photo, state.change))
-        return state
+        change = state.change
+        layers.add(paste(layers.photo, frame, state.photo, change))
+        return state, Solve(frame, alphas, change, state.iteration, state.evaluations, state.loss, state.losses)
 
-    def _kept(self, kept: Tensor | None) -> Tensor | None:
+    def _kept(self, expression: Expression | None) -> Tensor | None:
         """What of this solver's frame must stay: what an expression has moved; for the detailer all but the eyes."""
         size = self.store.info.frame_size
-        if kept is not None:
-            kept = F.interpolate(kept, (size, size), mode="area")
+        kept = None
+        if expression:
+            moved = torch.from_numpy(expression.kept)[None, None].to(self.device)
+            kept = F.interpolate(moved, (size, size), mode="area")
         if size != layout.DETAIL_FRAME_SIZE:
             return kept
         pixels = np.arange(size)
@@ -299,24 +307,16 @@ class _Start:
     iterations: int
 
 
-@dataclass(frozen=True)
-class _Solved:
-    """One face of an edit; `states`: of its solves."""
-
-    patch: Patch
-    states: Sequence[reconstruct.Iteration]
-    seconds: float
-
-
-def _together(photo: Pixels, solved: Sequence[_Solved], box: Box | None) -> Edit:
-    patch = merge(photo, [each.patch for each in solved])
-    states = [state for each in solved for state in each.states]
+def _together(photo: Pixels, faces: Sequence[SolvedFace], box: Box | None) -> Edit:
+    patch = merge(photo, [face.patch for face in faces])
+    solves = [solve for face in faces for solve in face.solves]
     return Edit(
         patch if box is None else within(patch, box),
-        iterations=sum(state.iteration for state in states),
-        evaluations=sum(state.evaluations for state in states),
-        loss=sum(state.loss for state in states) / max(len(states), 1),
-        seconds=sum(each.seconds for each in solved),
+        iterations=sum(solve.iterations for solve in solves),
+        evaluations=sum(solve.evaluations for solve in solves),
+        loss=sum(solve.loss for solve in solves) / max(len(solves), 1),
+        seconds=sum(face.seconds for face in faces),
+        faces=faces,
     )
 
 

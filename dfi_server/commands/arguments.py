@@ -54,7 +54,18 @@ def add_store(parser: argparse.ArgumentParser) -> None:
 
 
 def add_edit(parser: argparse.ArgumentParser) -> None:
-    """What an edit can choose: --face, --iterations, --box, --device, --store, --server, --keys. See check_edit."""
+    """What an edit can choose, here or by a server: add_local_edit, --server, --keys. See check_edit."""
+    add_local_edit(parser)
+    parser.add_argument(
+        "--server",
+        metavar="ENDPOINT",
+        help=f"let a running server do it: {OWN}, that of 'dfi serve' and of GIMP, or an address such as {EXAMPLE}",
+    )
+    parser.add_argument("--keys", type=Path, metavar="DIR", help="this client's keys, for --server (see 'dfi keygen')")
+
+
+def add_local_edit(parser: argparse.ArgumentParser) -> None:
+    """What an edit in this process can choose: --face, --iterations, --box, --device, --store."""
     parser.add_argument(
         "--face",
         type=_face,
@@ -68,12 +79,6 @@ def add_edit(parser: argparse.ArgumentParser) -> None:
     )
     add_device(parser)
     add_store(parser)
-    parser.add_argument(
-        "--server",
-        metavar="ENDPOINT",
-        help=f"let a running server do it: {OWN}, that of 'dfi serve' and of GIMP, or an address such as {EXAMPLE}",
-    )
-    parser.add_argument("--keys", type=Path, metavar="DIR", help="this client's keys, for --server (see 'dfi keygen')")
 
 
 def server_of(options: argparse.Namespace) -> Place:

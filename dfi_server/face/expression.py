@@ -61,10 +61,14 @@ _BLUR = 4.0  # frame pixels, of what is masked
 
 @dataclass(frozen=True)
 class Expression:
-    """A face's new expression. `patch`: the photo's, moved. `kept`: (H, W) in [0, 1], what must stay of its frame."""
+    """A face's new expression. `patch`: the photo's, moved. `kept`: (H, W) in [0, 1], what must stay of its frame.
+
+    `motion`: (H, W, 2), from each pixel of the result to the frame's pixel that it shows; in its pixels.
+    """
 
     patch: Patch
     kept: np.ndarray
+    motion: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ def express(photo: Pixels, seen: Expressive, alphas: Mapping[str, float], portra
         patch = mouths.fill(photo, patch, frame, gap, mouth, seen.blur, gain, is_own=False)
     kept = hull(np.vstack([(landmarks + shift)[OUTER_LIPS], gap.upper, gap.lower]))
     kept = cv2.dilate(kept, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _AROUND + 1,) * 2))
-    return Expression(patch, cv2.GaussianBlur(kept, (0, 0), _AROUND / 2))
+    return Expression(patch, cv2.GaussianBlur(kept, (0, 0), _AROUND / 2), motion)
 
 
 def _landmark_shift(alphas: Mapping[str, float], portraits: Portraits) -> np.ndarray:

@@ -35,12 +35,21 @@ _FIRST_STEP = 0.03  # the largest change of an unknown in the first step, before
 
 
 @dataclass(frozen=True)
+class Losses:
+    """What the objective is the sum of: each layer's distance to its target, and lambda times the total variation."""
+
+    layers: tuple[float, ...]
+    variation: float
+
+
+@dataclass(frozen=True)
 class Iteration:
-    """The solver's state after an L-BFGS iteration."""
+    """The solver's state after an L-BFGS iteration; `losses`: at the start and after each iteration so far."""
 
     iteration: int
     evaluations: int
     loss: float
+    losses: Sequence[Losses]
     photo: Tensor  # (1, 3, H, W) float32
     solution: "Solution"
     unknowns: Unknowns
@@ -87,12 +96,16 @@ class FeatureLoss(nn.Module):
         self.target = [layer.float() + change for layer, change in zip(phi, shift, strict=True)]
         self.weight = [1 / layer.float().square().sum().clamp_min(vgg.ENERGY_FLOOR) for layer in whole or phi]
 
-    def forward(self, features: vgg.Features) -> Tensor:
+    def of_layers(self, features: vgg.Features) -> Tensor:
+        """The distance in each layer, (3,)."""
         distances = [
             weight * (layer.float() - target).square().sum()
             for layer, target, weight in zip(features, self.target, self.weight, strict=True)
         ]
-        return torch.stack(distances).sum()
+        return torch.stack(distances)
+
+    def forward(self, features: vgg.Features) -> Tensor:
+        return self.of_layers(features).sum()
 
 
 class TVLoss(nn.Module):
@@ -144,24 +157,32 @@ def reconstruct(
         variation = TVLoss()
         outside = variation(image) - window.share * variation(photo)
     unknowns = Unknowns(window.of_image(place))
+    latest = Losses((), 0.0)
 
     def objective(u: Tensor) -> tuple[float, Tensor]:
+        nonlocal latest
         u = u.detach().requires_grad_(True)
         z = unknowns(u)(photo)
-        loss = distance(network(z)) + tv_weight * (outside + window.share * variation(z))
+        layers = distance.of_layers(network(z))
+        smooth = tv_weight * (outside + window.share * variation(z))
+        loss = layers.sum() + smooth
         (gradient,) = torch.autograd.grad(loss, u)
-        return loss.item(), gradient
+        total, last, *terms = torch.stack([loss, smooth, *layers]).tolist()  # the device is waited for once
+        latest = Losses(tuple(terms), last)
+        return total, gradient
 
     def state(iteration: int) -> Iteration:
         solution = Solution(solver.point, tuple(solver.pairs), window)
-        return Iteration(iteration, solver.evaluations, solver.loss, image, solution, unknowns)
+        return Iteration(iteration, solver.evaluations, solver.loss, tuple(trace), image, solution, unknowns)
 
     warm = start.within(window) if start else Solution(unknowns.start(), (), window)
     solver = LBFGS(objective, warm.point, first_step=_FIRST_STEP, pairs=warm.pairs)
+    trace = [latest]
     last = state(0)
     losses = [last.loss]
     for count in range(1, iterations + 1):
         moved = solver.step()
+        trace.append(latest if moved else trace[-1])  # what was evaluated last is what was taken
         last = state(count)
         callback(last)
         losses.append(last.loss)

@@ -17,6 +17,7 @@ from dfi_server.commands.subcommands import (
     forget,
     keygen,
     learn,
+    report,
     serve,
     setup,
     strip,
@@ -36,7 +37,10 @@ class Command(Protocol):
         """Do it, and print the result. Raises DFIError."""
 
 
-_COMMANDS: tuple[Command, ...] = (setup, attributes, edit, batch, faces, strip, learn, forget, serve, keygen, bench)
+_COMMANDS: tuple[Command, ...] = (
+    *(setup, attributes, edit, batch, faces, strip, report),
+    *(learn, forget, serve, keygen, bench),
+)
 
 
 def parser() -> argparse.ArgumentParser:
