@@ -10,21 +10,19 @@ from dfi_server.photo.pixels import Size
 from dfi_server.solver.reconstruct import Losses
 from dfi_server.solver.vgg import LAYERS
 
-COLOURS = ("#2f5d8a", "#6c9bc4", "#b9d3e8", "#d9a441")
-"""Of the layers, and of the total variation."""
-
+_COLOURS = ("#2f5d8a", "#6c9bc4", "#b9d3e8")  # of the layers
 _WIDTH, _HEIGHT = 420, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 10, 30  # around the plot
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 10, 34  # around the plot
 _ACROSS = 26  # arrows in a row
-_LEAST_ARROW = 0.08  # of the longest one: what is shorter is not drawn
-_REACH = 1.6  # cells that the longest arrow spans
+_LEAST_ARROW = 0.1  # of the longest one: what is shorter is not drawn
+_REACH = 2.2  # cells that the longest arrow spans
 
 
 def loss_chart(losses: Sequence[Losses]) -> str:
-    """The objective over the iterations as a stack of what it is the sum of."""
-    parts = np.array([[*each.layers, each.variation] for each in losses])
+    """The loss over the iterations, a stack of the layers' parts; of the total variation nothing would be seen."""
+    parts = np.array([each.layers for each in losses])
     top = float(parts.sum(axis=1).max()) or 1.0
-    step = _round_step(top / 4)
+    step = _step(top / 5)
     top = step * math.ceil(top / step)
 
     def x(i: float) -> float:
@@ -38,15 +36,13 @@ def loss_chart(losses: Sequence[Losses]) -> str:
         shapes.append(f'<path class="grid" d="M{_LEFT} {y(value):.1f}H{_WIDTH - _RIGHT}"/>')
         shapes.append(f'<text x="{_LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.3g}</text>')
     edges = list(accumulate(parts.T, initial=np.zeros(len(losses))))
-    for colour, low, high in zip(COLOURS, edges, edges[1:], strict=False):
+    for colour, low, high in zip(_COLOURS, edges, edges[1:], strict=False):
         up = [f"{x(i):.1f},{y(value):.1f}" for i, value in enumerate(high)]
         down = [f"{x(i):.1f},{y(value):.1f}" for i, value in enumerate(low)]
         shapes.append(f'<polygon fill="{colour}" points="{" ".join([*up, *reversed(down)])}"/>')
-    ticks = sorted({*range(0, len(losses), max(1, round(_round_step((len(losses) - 1) / 5)))), len(losses) - 1})
-    if len(ticks) > 2 and x(ticks[-1]) - x(ticks[-2]) < 18:
-        del ticks[-2]
-    shapes += [f'<text x="{x(i):.1f}" y="{_HEIGHT - 12}" text-anchor="middle">{i}</text>' for i in ticks]
-    shapes.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 1}" text-anchor="end">iterations</text>')
+    ticks = range(0, len(losses), max(1, round(_step((len(losses) - 1) / 6))))
+    shapes += [f'<text x="{x(i):.1f}" y="{_HEIGHT - 16}" text-anchor="middle">{i}</text>' for i in ticks]
+    shapes.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 3}" text-anchor="end">iterations</text>')
     label = f"Loss {parts[0].sum():.3g} at the start, {parts[-1].sum():.3g} after {len(losses) - 1} iterations"
     return (
         f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{"".join(shapes)}</svg>'
@@ -55,8 +51,8 @@ def loss_chart(losses: Sequence[Losses]) -> str:
 
 def legend() -> str:
     """What the colours of `loss_chart` mean."""
-    names = (*LAYERS, "total variation")
-    items = (f'<li><i style="background:{c}"></i>{name}</li>' for c, name in zip(COLOURS, names, strict=True))
+    pairs = zip(_COLOURS, LAYERS, strict=True)
+    items = (f'<li><i style="background:{colour}"></i>{layer}</li>' for colour, layer in pairs)
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 
@@ -68,9 +64,7 @@ def arrows(motion: np.ndarray, size: Size, scale: float) -> tuple[str, float]:
     width, height = size
     cell = max(size) / _ACROSS
     longest = float(np.hypot(motion[..., 0], motion[..., 1]).max()) * scale
-    stretch = max(1.0, _REACH * cell / longest) if longest > 0 else 1.0
-    if stretch > 1:
-        stretch = float(_round_step(stretch))
+    stretch = max(1.0, np.floor(2 * _REACH * cell / longest) / 2) if longest > 0 else 1.0
     lines = []
     for y in np.arange(cell / 2, height, cell):
         for x in np.arange(cell / 2, width, cell):
@@ -83,15 +77,15 @@ def arrows(motion: np.ndarray, size: Size, scale: float) -> tuple[str, float]:
 def _arrow(x0: float, y0: float, x1: float, y1: float, cell: float) -> str:
     """A line with a head, as long as it may be."""
     length = float(np.hypot(x1 - x0, y1 - y0))
-    head = min(cell / 4, length / 2)
+    head = min(cell / 3, length / 2)
     ux, uy = (x1 - x0) / length, (y1 - y0) / length
     sides = [(x1 - head * (ux + s * uy * 0.6), y1 - head * (uy - s * ux * 0.6)) for s in (1, -1)]
     tip = " ".join(f"{x:.1f},{y:.1f}" for x, y in ((x1, y1), *sides))
-    thick = f'stroke-width="{cell / 14:.1f}"'
+    thick = f'stroke-width="{cell / 12:.1f}"'
     return f'<line {thick} x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"/><polygon points="{tip}"/>'
 
 
-def _round_step(value: float) -> float:
-    """The largest of 1, 2, 5, 10, 20, ... and their tenths that is no larger than `value`, which is above 0."""
+def _step(value: float) -> float:
+    """The smallest of 1, 2, 5, 10, 20, ... and their tenths that is no smaller than `value`."""
     power = 10.0 ** np.floor(np.log10(max(value, 1e-9)))
-    return float(max(factor for factor in (1, 2, 5) if factor * power <= value * (1 + 1e-9)) * power)
+    return float(min(factor for factor in (1, 2, 5, 10) if factor * power >= value) * power)

@@ -13,6 +13,7 @@ from dfi_server.commands.report import charts, pictures
 from dfi_server.commands.report.findings import STRENGTHS, VISIBLE, Findings, Reading
 
 _TEMPLATE = Path(__file__).with_name("page.html")
+_SMALL, _MIDDLE = 420, 640  # pixels of pictures that stand beside others
 _CLOSE = 0.6  # of the photo: where the face takes up more of it, the photo is shown once
 _MOST_CHARTS = 8
 _LEAST_MOTION = 0.05  # photo pixels: what moves less stays where it is
@@ -99,10 +100,11 @@ def _before_and_after(findings: Findings, settings: Settings) -> str:
 
 def _strip(findings: Findings, settings: Settings) -> str:
     pairs = zip(STRENGTHS, findings.steps, strict=True)
-    figures = [_figure(_image(findings.before, "Before"), "<b>the photo</b>")]
+    figures = [_figure(_image(pictures.reduced(findings.before, _SMALL), "The face"), "<b>The photo</b>")]
     for strength, picture in pairs:
         label = _setting(settings.alphas, strength)
-        figures.append(_figure(_image(picture, f"The edit with {label}"), _text(label)))
+        image = _image(pictures.reduced(picture, _SMALL), f"The edit with {label}")
+        figures.append(_figure(image, _text(label)))
     return _section("From a little to all of it", "The same edit, more and more of it.", _row(figures, "strip"))
 
 
@@ -183,12 +185,10 @@ def _change(findings: Findings, settings: Settings) -> str:
 
 
 def _energy(findings: Findings, settings: Settings) -> str:
-    total = {layer: float(energy.sum()) for layer, energy in findings.energy.items()}
-    figures = [
-        _figure(_image(pictures.heat(findings.before, energy), f"Where the vectors act in {layer}"), f"<b>{layer}</b>")
-        for layer, energy in findings.energy.items()
-        if total[layer] > 0
-    ]
+    figures = []
+    for layer, energy in findings.energy.items():
+        picture = pictures.reduced(pictures.heat(findings.before, energy), _MIDDLE)
+        figures.append(_figure(_image(picture, f"Where the vectors act in {layer}"), f"<b>{layer}</b>"))
     return _section(
         "Where the vectors act",
         "The energy of what is added to the network's features, summed over the channels of each layer and put back "
@@ -201,7 +201,7 @@ def _losses(findings: Findings, settings: Settings) -> str:
     solves = [(number, solve) for number, face in enumerate(findings.edit.faces, start=1) for solve in face.solves]
     lead = (
         "L-BFGS looks for the change whose features are the wanted ones. The loss is the sum of each layer's distance "
-        "to them, in units of the layer's own energy, and a little total variation."
+        "to them, in units of the layer's own energy, and of a total variation too small to be seen here."
     )
     if not solves:
         lead = "No solver was needed: what was asked for moves the photo's own pixels, as learnt from landmarks."

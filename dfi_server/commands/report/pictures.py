@@ -12,6 +12,13 @@ _FULL = 99.8  # percentile of a difference that is drawn white
 _GLOW = 0.85  # how far the heat covers the photo where it is greatest
 
 
+def reduced(picture: np.ndarray, longest: int) -> np.ndarray:
+    """The same with at most so many pixels to a side."""
+    image = Image.fromarray(picture)
+    image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
 def uri(picture: np.ndarray) -> str:
     """A picture, (h, w, 3) uint8, as a JPEG within an address."""
     buffer = io.BytesIO()
