@@ -49,6 +49,15 @@ def find_gimps() -> list[Path]:
     return []
 
 
+def within(root: Path, *command: str) -> list[str]:
+    """A command line that runs inside a root folder."""
+    if root == Path("/"):
+        return list(command)
+    # Mounts in a namespace of their own: nothing is left to unmount.
+    mounts = 'r=$1; shift; for d in proc dev; do mount --rbind /$d "$r/$d" || exit; done; exec chroot "$r" "$@"'
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", mounts, "sh", str(root), *command]
+
+
 def wait_for(what: str, probe: Callable[[], T | None], seconds: float = 90, every: float = 0.05) -> T:
     """The first true answer of probe. Raises TimeoutError naming what was waited for."""
     deadline = time.monotonic() + seconds
@@ -135,11 +144,7 @@ class Gimp:
     # --- processes
 
     def _enter(self, *command: str) -> list[str]:
-        if self.root == Path("/"):
-            return list(command)
-        # Mounts in a namespace of their own: nothing is left to unmount.
-        mounts = 'r=$1; shift; for d in proc dev; do mount --rbind /$d "$r/$d" || exit; done; exec chroot "$r" "$@"'
-        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", mounts, "sh", str(self.root), *command]
+        return within(self.root, *command)
 
     def _env(self) -> dict[str, str]:
         kept = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}

@@ -1,11 +1,13 @@
 #!/bin/bash
 # make_root.sh SUITE DIR: unpack a Debian root with a real GIMP 3 and what drives its window into DIR.
-# SUITE: trixie has GIMP 3.0, forky 3.2. Needs root and apt. The first build (1-2 minutes, 250 MB) is kept in
+# SUITE: trixie has GIMP 3.0, forky 3.2. With trixie comes chromium, which opens the pages of `dfi report`.
+# Needs root and apt. The first build (1-2 minutes, 250 MB; with chromium 400) is kept in
 # ${XDG_CACHE_HOME:-~/.cache}/dfi-tests/, so that later calls only unpack it (seconds). An unpacked DIR is left alone.
 set -euo pipefail
 suite=${1:?Usage: make_root.sh SUITE DIR} dir=${2:?Usage: make_root.sh SUITE DIR}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/dfi-tests
 packages=gimp,python3-zmq,python3-gi-cairo,xvfb,xdotool,openbox,imagemagick,fonts-dejavu-core,fonts-ipafont-gothic,adwaita-icon-theme
+[ "$suite" != trixie ] || packages+=,chromium
 # A change to this script is another root.
 archive=$cache/gimp-$suite-$(dpkg --print-architecture)-$(sha256sum "$0" | cut -c1-12).tar.zst
 
