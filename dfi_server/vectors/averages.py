@@ -93,9 +93,14 @@ def measure(archive: Path, attribute_file: Path, device: str = "auto") -> dict[s
             size = (photo.shape[1], photo.shape[0])
             readings.append(reader.read_frame(cut(photo, Frame.of_box(layout.FRAME_BOX, size))))
             labels.append(table.rows[key] > 0)
+    if not readings:
+        raise DFIError(ErrorCode.BAD_DATA, f"{archive} has no photo of the people that are held out: is it all of LFW?")
     values, shown = np.stack(readings), dict(zip(table.names, np.stack(labels).T, strict=True))
+    none = np.zeros(len(values), dtype=bool)
     return {
-        name: Average(round(float(column.mean()), 5), round(float(column.std()), 5), _area(column, shown[name]))
+        name: Average(
+            round(float(column.mean()), 5), round(float(column.std()), 5), _area(column, shown.get(name, none))
+        )
         for name, column in zip(reader.names, values.T, strict=True)
     }
 

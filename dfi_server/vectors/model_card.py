@@ -23,6 +23,8 @@ vectors of {attributes} attributes made with it. It stands in for VGG-19 until `
 | steps | {steps}, of 4 photos and 4 blended twins, crops of 128 pixels |
 | vectors | {method}, from {vector_photos} photos; singular values up to the {rank}th, in 8 bits |
 | for previews | the same for a frame of {preview_size} pixels instead of {size}; {preview_rank} singular values |
+| `averages.json` | what faces of the people held out show of each attribute, for `dfi report`: made by \
+`python -m dfi_server.vectors.averages` |
 | built | {built} |
 
 Losses at the end, relative to the teacher's energy (0: the same, 1: nothing learnt):
