@@ -26,13 +26,15 @@ def browser(gimp_root: Path) -> Iterator[Browser]:
     browser.close()
 
 
-@pytest.fixture
-def page(tiny_home: Path, tmp_path: Path, face: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.chdir(tmp_path)
-    Image.fromarray(face).resize((800, 800)).save("face.png")
-    command = ("report", "face.png", "out.html", "--set", "smiling=0.4", "--set", "eyeglasses=0.3", "--iterations", "5")
-    assert cli.main([*command, "--box", "128,112,544,544"]) == 0
-    return Path("out.html").read_text(encoding="utf-8")
+@pytest.fixture(scope="module")
+def page(_tiny_built: Path, tmp_path_factory: pytest.TempPathFactory, face: np.ndarray) -> str:
+    folder = tmp_path_factory.mktemp("page")
+    Image.fromarray(face).save(folder / "face.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DFI_HOME", str(_tiny_built))
+        files = [str(folder / name) for name in ("face.png", "out.html")]
+        assert cli.main(["report", *files, "--set", "smiling=0.4", "--set", "eyeglasses=0.3", "--iterations", "5"]) == 0
+    return (folder / "out.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("width", [1200, 390], ids=["desk", "phone"])

@@ -31,6 +31,7 @@ frame.onload = () => {
         pictures,
         width: root.scrollWidth,
         height: root.scrollHeight,
+        sections: [...page.querySelectorAll("section")].map((section) => section.getBoundingClientRect().y),
         loaded: frame.contentWindow.performance.getEntriesByType("resource").map((entry) => entry.name),
     };
     document.getElementById("seen").textContent = JSON.stringify(seen);
@@ -80,7 +81,7 @@ class Browser:
         command = within(self.root, _NAME, *usual, *options, f"file://{self._path(page)}")
         kept = {**os.environ, "HOME": self._path(self._share)}
         if self.root != Path("/"):
-            kept = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": self._path(self._share)}
+            kept = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": self._path(self._share)}
         done = subprocess.run(command, capture_output=True, text=True, env=kept, timeout=120)
         assert done.returncode == 0, done.stderr
         return done.stdout
