@@ -2,8 +2,7 @@
 
 The vector is that of a ridge regression on two kinds of columns: what the photos are said to show, and those of the
 store's attributes in which photos with and without it differ as well, which are thereby held still (build.py). How much
-of each of these a photo shows is read from its features: the store's vectors say what an attribute changes in them, so
-a ridge regression of the features on the vectors gives the attributes back.
+of each of these a photo shows is read from its features (readout.py).
 """
 
 import datetime
@@ -26,6 +25,7 @@ from dfi_server.solver import vgg
 from dfi_server.vectors import build, own
 from dfi_server.vectors.examples import Examples
 from dfi_server.vectors.lfw import attribute_name
+from dfi_server.vectors.readout import Readout
 from dfi_server.vectors.store import Store, open_store, unit_rms
 from dfi_server.wire.messages import MAX_ATTRIBUTES, MAX_NAME_LENGTH
 
@@ -34,7 +34,6 @@ LEAST_FACES = 20
 
 _FORWARD = 8  # photos per forward pass
 _SEEN = "seen: {}"  # a column of what the store sees in a photo, beside those that the examples have
-_RIDGE = 1.0  # of the regression on the vectors, which have unit length in each layer; 0.1 to 3 do about as well
 _NOTABLE = 0.3  # standard deviations between the means of two sets, below which nobody sees a difference
 _SURE = 3.0  # times the standard error of such a difference
 _SUBJECT = 1.2  # sets that differ by more in an attribute were chosen for it
@@ -160,10 +159,9 @@ class _Stage:
     def __init__(self, store: Store, columns: Sequence[str], device: torch.device) -> None:
         self.store = store
         self._network = vgg.load(store.weights(), device)
-        names = store.info.attributes
-        layers = zip(*(store.vector(name) for name in names), strict=True)
-        self._vectors = [F.normalize(torch.stack(layer).to(device).float().flatten(1)) for layer in layers]
-        self.cosines = torch.stack([layer @ layer.T for layer in self._vectors]).mean(dim=0).cpu()
+        self._readout = Readout(store, device)
+        self.cosines = self._readout.cosines
+        names = self._readout.names
         self.sums = build.Sums((*columns, *map(_SEEN.format, names)), "ridge", device)
 
     @torch.inference_mode()
@@ -174,15 +172,7 @@ class _Stage:
             self._network(soften(F.interpolate(each, size=size, mode="area"))) for each in torch.split(frames, _FORWARD)
         ]
         features = [torch.cat(layer).float() for layer in zip(*parts, strict=True)]
-        self.sums.add(torch.cat([values, self._attributes(features)], dim=1), features)
-
-    def _attributes(self, features: Sequence[Tensor]) -> Tensor:
-        """How much of each attribute of the store photos show, (N, attributes), up to a constant for each."""
-        shown = [F.normalize(layer.flatten(1)) @ known.T for layer, known in zip(features, self._vectors, strict=True)]
-        products = torch.stack(shown).mean(dim=0).cpu()
-        ridge = _RIDGE / len(vgg.LAYERS) * torch.eye(len(self.cosines))
-        shown_of_each: Tensor = torch.linalg.solve(self.cosines + ridge, products.T)
-        return shown_of_each.T
+        self.sums.add(torch.cat([values, self._readout(features)], dim=1), features)
 
     def differences(self, column: str, share: float) -> dict[str, float]:
         """By how many standard deviations photos with and without differ in each attribute of the store (Cohen's d).
