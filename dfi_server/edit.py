@@ -1,11 +1,11 @@
 """The one pipeline: a photo and {attribute: alpha} to edited pixels. Command line, server and tests all call it."""
 
-import functools
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import pairwise, product
 from typing import Any
 
@@ -24,10 +24,11 @@ from dfi_server.face.frame import Frame, cut, soften
 from dfi_server.face.paste import paste
 from dfi_server.face.portraits import load_portraits
 from dfi_server.face.solved import Solve, SolvedFace
-from dfi_server.photo.pixels import Box, Layers, Patch, Pixels, merge, on_one_box, within
+from dfi_server.photo.pixels import Box, Layers, Patch, Pixels, check_photo, merge, on_one_box, within
 from dfi_server.solver import reconstruct, vgg
+from dfi_server.vectors.neighbours import Neighbours
 from dfi_server.vectors.store import check_alphas, open_store
-from dfi_server.wire.messages import DTYPE_BYTES, MAX_ITERATIONS, MAX_PIXELS, FaceChoice
+from dfi_server.wire.messages import MAX_ITERATIONS, FaceChoice, check_neighbours
 
 _REFINEMENT = 0.175  # see _refinement
 _LEAST_SPAN = 240  # photo pixels across the smallest frame with detail that LFW's photos lack
@@ -108,6 +109,8 @@ class Editor:
         face: FaceChoice = "largest",
         box: Box | None = None,
         iterations: int | None = None,
+        keep: Collection[str] = (),
+        neighbours: int | None = None,
         progress: Callable[[Progress], None] = lambda state: None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Edit:
@@ -120,11 +123,22 @@ class Editor:
         face is found in it, the box itself is taken for one, hairline to throat and ear to ear.
         `iterations`: of L-BFGS for each face, 1 to MAX_ITERATIONS; None: as many as it takes until little more comes,
         the store's own at most.
+        `keep`: attributes that stay as they are: their vectors are taken out of the shift.
+        `neighbours`: make the vectors from so many faces of LFW with the attribute, and as many without, that are most
+        like this one; None: from all, as they are in the store.
         `cancelled` is asked between iterations. Raises DFIError: BAD_IMAGE, TOO_LARGE, BAD_BOX, NO_FACE, BAD_ALPHA,
         UNKNOWN_ATTRIBUTE, BAD_REQUEST, CANCELLED, OUT_OF_MEMORY.
         """
         (edit,) = self.sweep(
-            photo, [alphas], face=face, box=box, iterations=iterations, progress=progress, cancelled=cancelled
+            photo,
+            [alphas],
+            face=face,
+            box=box,
+            iterations=iterations,
+            keep=keep,
+            neighbours=neighbours,
+            progress=progress,
+            cancelled=cancelled,
         )
         return edit
 
@@ -136,6 +150,8 @@ class Editor:
         face: FaceChoice = "largest",
         box: Box | None = None,
         iterations: int | None = None,
+        keep: Collection[str] = (),
+        neighbours: int | None = None,
         progress: Callable[[Progress], None] = lambda state: None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> list[Edit]:
@@ -148,10 +164,13 @@ class Editor:
         tolerance = reconstruct.TOLERANCE if iterations is None else 0.0
         if not 1 <= count <= MAX_ITERATIONS:
             raise DFIError(ErrorCode.BAD_REQUEST, f"Iterations must be from 1 to {MAX_ITERATIONS}, not {count}.")
+        if neighbours is not None:
+            check_neighbours(neighbours)
+            _ = self._neighbours  # whether there are any is said before the work
         for alphas in settings:
-            check_alphas(alphas)
-            self.store.check_names(list(alphas))
-        _check_photo(photo)
+            check_alphas(alphas, keep)
+            self.store.check_names([*alphas, *keep])
+        check_photo(photo)
         frames = self._chooser.frames(photo, face, box)
         order = sorted(range(len(settings)), key=lambda i: -_length(settings[i]))
         alike = [False, *(_alike(settings[before], settings[i]) for before, i in pairwise(order))]
@@ -164,8 +183,8 @@ class Editor:
         shares = [(refined, self._shares(frame, settings[i])) for frame, (i, refined) in steps]
         done, total = 0, sum(most(stage, refined) for refined, share in shares for stage in share)
 
-        def report(state: reconstruct.Iteration) -> None:
-            progress(Progress(min(done + state.iteration, total), total, state.loss))
+        def alive(iteration: int = 0, loss: float = math.nan) -> None:
+            progress(Progress(min(done + iteration, total), total, loss))
             if cancelled():
                 raise DFIError(ErrorCode.CANCELLED, "The edit was cancelled.")
 
@@ -182,16 +201,18 @@ class Editor:
                         start = starts.get(stage) if refined else None
                         finishes = stage is not self and bool(alphas.keys() - _FROM_THE_PHOTO)
                         full = most(stage, False) // (2 if finishes else 1)
+                        nearest = neighbours if stage is self else None
                         state, solve = stage._solve(
                             layers,
                             frame,
                             alphas,
                             expression,
+                            partial(stage.shift, alphas, keep=keep, neighbours=nearest, alive=alive),
                             moved if finishes else None,
                             iterations=_refinement(start.iterations) if start else full,
                             tolerance=0.0 if start else tolerance,
                             start=start.solution.times(_length(alphas) / start.length) if start else None,
-                            callback=report,
+                            callback=lambda state: alive(state.iteration, state.loss),
                         )
                         taken = start.iterations if start else state.iteration
                         starts[stage] = _Start(state.solution, _length(alphas), taken)
@@ -236,7 +257,7 @@ class Editor:
         shares = {self: coarse, detailer: fine}
         return {stage: share for stage, share in shares.items() if stage and any(share.values())}
 
-    @functools.cached_property
+    @cached_property
     def _detailer(self) -> "Editor | None":
         """The solver for the frame in which a sharp portrait's details are seen; a preview does without."""
         if self.store.info.frame_size != layout.FRAME_SIZE:
@@ -253,6 +274,7 @@ class Editor:
         frame: Frame,
         alphas: Mapping[str, float],
         expression: Expression | None,
+        shift: Callable[[vgg.Features], vgg.Features],
         towards: Pixels | None,
         **how: Any,
     ) -> tuple[reconstruct.Iteration, Solve]:
@@ -266,7 +288,7 @@ class Editor:
         state = reconstruct.reconstruct(
             self.network,
             image(layers.photo),
-            lambda phi: self.store.shift(alphas, phi),
+            shift,
             kept=self._kept(expression),
             towards=None if towards is None else image(towards),
             **how,
@@ -274,6 +296,23 @@ class Editor:
         change = state.change
         layers.add(paste(layers.photo, frame, state.photo, change))
         return state, Solve(frame, alphas, change, state.iteration, state.evaluations, state.loss, state.losses)
+
+    def shift(
+        self,
+        alphas: Mapping[str, float],
+        phi: vgg.Features,
+        *,
+        keep: Collection[str] = (),
+        neighbours: int | None = None,
+        alive: Callable[[], object] = lambda: None,
+    ) -> vgg.Features:
+        """What an edit adds to a face's features, see Store.shift; `alive` is called now and then, and may raise."""
+        instead = self._neighbours.vectors(list(alphas), phi, neighbours, alive) if neighbours else {}
+        return self.store.shift(alphas, phi, keep, instead)
+
+    @cached_property
+    def _neighbours(self) -> Neighbours:
+        return Neighbours(self.store, self.network, self.device)
 
     def _kept(self, expression: Expression | None) -> Tensor | None:
         """What of this solver's frame must stay: what an expression has moved; for the detailer all but the eyes."""
@@ -294,7 +333,7 @@ class Editor:
 
     def faces(self, photo: Pixels, box: Box | None = None) -> list[Face]:
         """The faces of a photo, or those in a box of it, as `edit` numbers them. Raises DFIError as `edit` does."""
-        _check_photo(photo)
+        check_photo(photo)
         return self._chooser.faces(photo, box)
 
 
@@ -347,20 +386,3 @@ def _alike(before: Mapping[str, float], alphas: Mapping[str, float]) -> bool:
 def _refinement(iterations: int) -> int:
     """Iterations of a solve that starts from the solution of one that took `iterations`."""
     return max(1, round(iterations * _REFINEMENT))
-
-
-def _check_photo(photo: Pixels) -> None:
-    if photo.ndim != 3 or photo.shape[2] not in (1, 3) or photo.dtype.name not in DTYPE_BYTES:
-        raise DFIError(
-            ErrorCode.BAD_IMAGE,
-            f"A photo is height x width x 1 or 3 of {', '.join(DTYPE_BYTES)}, not {photo.shape} of {photo.dtype}.",
-        )
-    if 0 in photo.shape:
-        raise DFIError(ErrorCode.BAD_IMAGE, "The photo has no pixels.")
-    if photo.shape[0] * photo.shape[1] > MAX_PIXELS:
-        raise DFIError(
-            ErrorCode.TOO_LARGE,
-            f"The photo has {photo.shape[1]} x {photo.shape[0]} pixels, more than {MAX_PIXELS // 10**6} megapixels.",
-        )
-    if photo.dtype == np.float32 and not np.isfinite(photo).all():
-        raise DFIError(ErrorCode.BAD_IMAGE, "The photo has pixels that are not finite numbers.")

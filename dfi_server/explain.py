@@ -1,6 +1,6 @@
 """Why an edit looks as it does: where its vectors act and what it moves, as pictures of the photo show it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -59,14 +59,23 @@ class View:
 
 
 @torch.inference_mode()
-def energy(editor: Editor, photo: Pixels, frame: Frame, alphas: Mapping[str, float]) -> dict[str, np.ndarray]:
+def energy(
+    editor: Editor,
+    photo: Pixels,
+    frame: Frame,
+    alphas: Mapping[str, float],
+    *,
+    keep: Collection[str] = (),
+    neighbours: int | None = None,
+) -> dict[str, np.ndarray]:
     """Where the shift acts that `alphas` ask for: layer -> its energy at each place of the layer, (h, w, 1) float32.
 
-    In units of the photo's own energy in that layer, so that a layer's map adds up to about alpha squared.
+    In units of the photo's own energy in that layer, so that a layer's map adds up to about alpha squared. `keep`,
+    `neighbours`: as Editor.edit has them.
     """
     frame = frame.of_size(editor.store.info.frame_size)
     phi = editor.network(soften(cut(photo, frame)).to(editor.device))
-    shift = editor.store.shift(alphas, phi)
+    shift = editor.shift(alphas, phi, keep=keep, neighbours=neighbours)
     return {
         name: (layer[0].square().sum(dim=0) / features.float().square().sum().clamp_min(vgg.ENERGY_FLOOR))
         .cpu()

@@ -42,6 +42,11 @@ def own() -> Path:
     return home() / "own"
 
 
+def faces() -> Path:
+    """The file of LFW's faces that `dfi setup` keeps beside the stores, for neighbours."""
+    return stores() / "faces.safetensors"
+
+
 def downloads() -> Path:
     """The folder for downloaded archives; safe to delete once a store is built."""
     return home() / "downloads"

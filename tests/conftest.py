@@ -24,7 +24,7 @@ from dfi_server import paths
 from dfi_server.photo import disk
 from dfi_server.service.server import Server
 from dfi_server.service.worker_process import Command, commands
-from dfi_server.vectors import build, lfw
+from dfi_server.vectors import build, faces, lfw
 
 LFW_LIMIT = 300
 FACES = Path(__file__).parent / "support" / "faces"
@@ -65,6 +65,7 @@ def _tiny_built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DFI_HOME", str(home))
         build.build_lfw(paths.stores() / "tiny", tiny_weights(), archive, table, device="cpu")
+        faces.write(archive, table)
         (paths.stores() / "lfw").symlink_to(paths.stores() / "tiny")  # so that it is the default store as well
     return home
 

@@ -92,6 +92,19 @@ def test_the_same_edit_gives_the_same_pixels(editor: Editor, face: np.ndarray) -
     assert np.array_equal(first, third)
 
 
+def test_what_is_kept_must_be_known_and_not_be_changed_too(editor: Editor, face: np.ndarray) -> None:
+    for keep, code, word in (
+        (["smiling"], ErrorCode.BAD_REQUEST, "'smiling' cannot be changed and kept"),
+        (["seniour"], ErrorCode.UNKNOWN_ATTRIBUTE, "senior"),
+    ):
+        assert word in refusal(lambda keep=keep: editor.edit(face, {"smiling": 0.4}, keep=keep), code)  # type: ignore[misc]
+    plain, kept = (
+        editor.edit(face, {"smiling": 0.4}, keep=keep, iterations=3).patch.pixels.astype(int)
+        for keep in ((), ["mouth_wide_open"])
+    )
+    assert (plain != kept).any()
+
+
 def test_alpha_0_changes_nothing(editor: Editor, face: np.ndarray) -> None:
     assert np.array_equal(edited(face, editor.edit(face, {"smiling": 0, "senior": 0}, iterations=FEW)), face)
 

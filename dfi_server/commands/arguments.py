@@ -11,7 +11,7 @@ from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.wire.place import EXAMPLE, OWN, Place, find
 
 if TYPE_CHECKING:
-    from dfi_server.wire.messages import FaceChoice
+    from dfi_server.wire.messages import Choices, FaceChoice
 
 _NEGATIVE = re.compile(r"-[0-9.][-+0-9.,eE]*")  # a number, or several
 
@@ -54,7 +54,7 @@ def add_store(parser: argparse.ArgumentParser) -> None:
 
 
 def add_edit(parser: argparse.ArgumentParser) -> None:
-    """What an edit can choose, here or by a server: add_local_edit, --server, --keys. See check_edit."""
+    """What an edit can choose, here or by a server: add_local_edit, --server, --keys. See check_edit and choices."""
     add_local_edit(parser)
     parser.add_argument(
         "--server",
@@ -65,7 +65,7 @@ def add_edit(parser: argparse.ArgumentParser) -> None:
 
 
 def add_local_edit(parser: argparse.ArgumentParser) -> None:
-    """What an edit in this process can choose: --face, --iterations, --box, --device, --store."""
+    """What an edit in this process can choose: see choices."""
     parser.add_argument(
         "--face",
         type=_face,
@@ -76,6 +76,20 @@ def add_local_edit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--iterations", type=positive, metavar="N", help="of L-BFGS (default: as it takes)")
     parser.add_argument(
         "--box", type=_box, metavar="X,Y,W,H", help="edit only in there; the face itself where none is found in it"
+    )
+    parser.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="an attribute that stays as it is, whatever the edit brings along; may be repeated",
+    )
+    parser.add_argument(
+        "--neighbours",
+        type=positive,
+        metavar="K",
+        help="vectors from the K faces of LFW with the attribute, and K without, that are most like this one, such as "
+        "100 (default: from all)",
     )
     add_device(parser)
     add_store(parser)
@@ -96,6 +110,19 @@ def check_edit(options: argparse.Namespace) -> None:
             ErrorCode.BAD_REQUEST,
             "--device and --server exclude each other: leave one out, or start the server with --device.",
         )
+
+
+def choices(options: argparse.Namespace) -> "Choices":
+    """Those of add_edit's options that say how the edit is made, wherever it is."""
+    from dfi_server.vectors.lfw import attribute_name
+
+    return {
+        "face": options.face,
+        "box": options.box,
+        "iterations": options.iterations,
+        "keep": tuple(map(attribute_name, options.keep)),
+        "neighbours": options.neighbours,
+    }
 
 
 def joined(words: Sequence[str]) -> list[str]:

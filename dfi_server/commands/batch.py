@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import IO, Literal, TypeAlias
@@ -24,9 +24,9 @@ from typing import IO, Literal, TypeAlias
 from dfi_server.commands import album, remote
 from dfi_server.errors import NO_ROOM, DFIError, ErrorCode, unwritable
 from dfi_server.photo import colour, disk, whole
-from dfi_server.photo.pixels import Box, Patch, Pixels, edited
+from dfi_server.photo.pixels import Patch, Pixels, edited
 from dfi_server.wire.client import Client
-from dfi_server.wire.messages import FaceChoice
+from dfi_server.wire.messages import Choices
 
 REPORT = "dfi-batch.jsonl"
 IN_FLIGHT = 2  # one is solved, one is read or written; a third made it slower: docs/batch.md
@@ -57,9 +57,7 @@ class Job:
     source: Path
     target: Path
     alphas: Mapping[str, float]
-    face: FaceChoice = "largest"
-    iterations: int | None = None
-    box: Box | None = None
+    choices: Choices = field(default_factory=Choices)
     store: str | None = None
 
     @property
@@ -67,9 +65,11 @@ class Job:
         """What decides how a photo comes out, as the report has it."""
         return {
             "set": dict(self.alphas),
-            "face": self.face,
-            "iterations": self.iterations,
-            "box": self.box and list(self.box),
+            "face": self.choices.get("face", "largest"),
+            "iterations": self.choices.get("iterations"),
+            "box": list(box) if (box := self.choices.get("box")) else None,
+            "keep": sorted(self.choices.get("keep", ())) or None,
+            "neighbours": self.choices.get("neighbours"),
             "store": self.store,
         }
 
@@ -202,14 +202,7 @@ def by_server(endpoint: str, restart: Callable[[], object] = lambda: None, keys:
             try:
                 with Client(endpoint, keys=keys) as client:
                     patch, result = remote.edit(
-                        client,
-                        pixels,
-                        job.alphas,
-                        face=job.face,
-                        box=job.box,
-                        iterations=job.iterations,
-                        store=job.store,
-                        cancelled=cancelled,
+                        client, pixels, job.alphas, store=job.store, cancelled=cancelled, **job.choices
                     )
                 return patch, result.seconds
             except DFIError as error:

@@ -34,10 +34,10 @@ from torch import Tensor
 from dfi_server import __version__
 from dfi_server.commands import batch
 from dfi_server.edit import Editor
-from dfi_server.photo.pixels import Box, Patch, Pixels
+from dfi_server.photo.pixels import Patch, Pixels
 from dfi_server.vectors import build
 from dfi_server.vectors.store import StoreInfo, open_store
-from dfi_server.wire.messages import Error, FaceChoice
+from dfi_server.wire.messages import Choices, Error
 
 _SHARD = 256  # photos whose sums one task makes; with VGG-19's features they are 0.3 GB
 _TASK_BYTES = 2.0 * 1024**3  # of memory for a task: VGG-19, the features of a batch and the sums have 1.9 GB
@@ -87,7 +87,7 @@ def editing(store: str | None = None, device: str = "auto") -> batch.Edit:
     model = (__version__, open_store(store).info)
 
     def edit(pixels: Pixels, job: batch.Job, cancelled: Callable[[], bool]) -> tuple[Patch, float]:
-        result = task.remote(place, store, model, pixels, dict(job.alphas), job.face, job.box, job.iterations)
+        result = task.remote(place, store, model, pixels, dict(job.alphas), job.choices)
         while not ray.wait([result], timeout=_POLL_SECONDS)[0]:
             if cancelled():
                 raise DFIError(ErrorCode.CANCELLED, "The edit was cancelled.")
@@ -165,9 +165,7 @@ def _edit(
     model: _Model,
     pixels: Pixels,
     alphas: dict[str, float],
-    face: FaceChoice,
-    box: Box | None,
-    iterations: int | None,
+    choices: Choices,
 ) -> tuple[Patch, float] | Error:
     try:
         editor = _editor(store, device)
@@ -177,7 +175,7 @@ def _edit(
                 f"{socket.gethostname()} has version {__version__} with the store {editor.store_name} of "
                 f"{editor.store.info.built}, not {model[0]} with that of this machine: give it the same.",
             )
-        done = editor.edit(pixels, alphas, face=face, box=box, iterations=iterations)
+        done = editor.edit(pixels, alphas, **choices)
         return done.patch, done.seconds
     except DFIError as error:
         return Error(error.code, error.message)

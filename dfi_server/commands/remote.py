@@ -1,13 +1,14 @@
 """A photo edited by a server: pixels there, patches back."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Unpack
 
 import numpy as np
 
 from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.photo.pixels import Box, Patch, Pixels
+from dfi_server.photo.pixels import Patch, Pixels
 from dfi_server.wire.client import Client
-from dfi_server.wire.messages import EditRequest, EditResult, FaceChoice, Progress
+from dfi_server.wire.messages import Choices, EditRequest, EditResult, Progress
 
 
 def edit(
@@ -15,23 +16,17 @@ def edit(
     pixels: Pixels,
     alphas: Mapping[str, float],
     *,
-    face: FaceChoice = "largest",
-    box: Box | None = None,
-    iterations: int | None = None,
     store: str | None = None,
     progress: Callable[[Progress], object] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    **choices: Unpack[Choices],
 ) -> tuple[Patch, EditResult]:
     """`Editor.edit` on the other side of the socket: the patch, and what the server said of it.
 
     `store`: the one that must be used, DFIError(BAD_STORE) where the server has another; None: the server's.
     Raises DFIError as `Editor.edit` and `Client.edit` do.
     """
-    height, width, channels = pixels.shape
-    request = EditRequest(
-        *(width, height, channels, pixels.dtype.name, alphas), face=face, box=box, iterations=iterations, store=store
-    )
-    result = _asked(client, request, pixels, progress, cancelled)
+    result = _asked(client, _request(pixels, alphas, choices, store=store), pixels, progress, cancelled)
     (patch,) = _patches(result)
     return patch, result
 
@@ -42,23 +37,21 @@ def sweep(
     name: str,
     alphas: Sequence[float],
     *,
-    face: FaceChoice = "largest",
-    box: Box | None = None,
-    iterations: int | None = None,
     store: str | None = None,
     progress: Callable[[Progress], object] | None = None,
+    **choices: Unpack[Choices],
 ) -> list[Patch]:
     """`Editor.sweep` over the alphas of one attribute; for the rest as `edit`."""
-    height, width, channels = pixels.shape
-    request = EditRequest(
-        *(width, height, channels, pixels.dtype.name, {name: 1.0}),
-        face=face,
-        box=box,
-        iterations=iterations,
-        store=store,
-        factors=tuple(alphas),
-    )
+    request = _request(pixels, {name: 1.0}, choices, store=store, factors=tuple(alphas))
     return _patches(_asked(client, request, pixels, progress))
+
+
+def _request(pixels: Pixels, alphas: Mapping[str, float], choices: Choices, **how: Any) -> EditRequest:
+    height, width, channels = pixels.shape
+    chosen: dict[str, Any] = {
+        name: value for name, value in choices.items() if value
+    }  # an older server knows not all of them
+    return EditRequest(width, height, channels, pixels.dtype.name, alphas, **chosen, **how)
 
 
 def _asked(
@@ -75,8 +68,8 @@ def _asked(
             raise
         raise DFIError(
             ErrorCode.VERSION,
-            f"The server at {client.endpoint} is older than this program, and can be asked neither for a store nor for "
-            "a strip: end it, so that this version is started.",
+            f"The server at {client.endpoint} is older than this program, and cannot be asked for all of this: "
+            "end it, so that this version is started.",
         ) from error
 
 

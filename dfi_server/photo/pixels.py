@@ -8,6 +8,9 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image
 
+from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.wire.messages import DTYPE_BYTES, MAX_PIXELS
+
 BOX_FADE = 0.06
 """Width of the soft border of what is kept inside a box, as a fraction of its sides."""
 
@@ -236,3 +239,21 @@ def to_image(photo: Photo) -> Image.Image:
 def edited(photo: Photo, patch: Patch) -> Photo:
     """The photo with the patch laid over its colour; transparency, profile and metadata stay."""
     return replace(photo, pixels=composite(photo.pixels, patch))
+
+
+def check_photo(photo: Pixels) -> None:
+    """Raise DFIError(BAD_IMAGE | TOO_LARGE) unless it is one: (H, W, 1 or 3), of a type that edits know, finite."""
+    if photo.ndim != 3 or photo.shape[2] not in (1, 3) or photo.dtype.name not in DTYPE_BYTES:
+        raise DFIError(
+            ErrorCode.BAD_IMAGE,
+            f"A photo is height x width x 1 or 3 of {', '.join(DTYPE_BYTES)}, not {photo.shape} of {photo.dtype}.",
+        )
+    if 0 in photo.shape:
+        raise DFIError(ErrorCode.BAD_IMAGE, "The photo has no pixels.")
+    if photo.shape[0] * photo.shape[1] > MAX_PIXELS:
+        raise DFIError(
+            ErrorCode.TOO_LARGE,
+            f"The photo has {photo.shape[1]} x {photo.shape[0]} pixels, more than {MAX_PIXELS // 10**6} megapixels.",
+        )
+    if photo.dtype == np.float32 and not np.isfinite(photo).all():
+        raise DFIError(ErrorCode.BAD_IMAGE, "The photo has pixels that are not finite numbers.")

@@ -175,6 +175,8 @@ class Worker:
             "face": edit.face,
             "box": edit.box,
             "iterations": edit.iterations,
+            "keep": edit.keep or (),
+            "neighbours": None if edit.preview else edit.neighbours,
             "progress": progress,
             "cancelled": cancelled,
         }

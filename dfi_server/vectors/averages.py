@@ -25,7 +25,7 @@ from dfi_server.face.frame import Frame, cut, soften
 from dfi_server.photo.pixels import Pixels
 from dfi_server.solver import vgg
 from dfi_server.vectors import lfw
-from dfi_server.vectors.reading import Reader
+from dfi_server.vectors.readout import Readout
 from dfi_server.vectors.store import open_store
 
 _FILE = paths.STARTER / "averages.json"
@@ -56,8 +56,8 @@ class FaceReader:
         store = open_store(paths.STARTER.name)
         self._network = vgg.load(store.weights(), device)
         self._device = device
-        self._reader = Reader(store, device)
-        self.names = self._reader.names
+        self._readout = Readout(store, device)
+        self.names = self._readout.names
         self.averages = _averages(self.names)
 
     def read(self, photo: Pixels, frame: Frame) -> np.ndarray:
@@ -68,8 +68,8 @@ class FaceReader:
 
     @torch.inference_mode()
     def read_frame(self, image: torch.Tensor) -> np.ndarray:
-        """The same for a frame (1, 3, FRAME_SIZE, FRAME_SIZE), as Reader.read has it."""
-        return np.asarray(self._reader.read(self._network(soften(image).to(self._device)))[0].numpy())
+        """The same for a frame (1, 3, FRAME_SIZE, FRAME_SIZE), as Readout has it."""
+        return np.asarray(self._readout(self._network(soften(image).to(self._device)))[0].numpy())
 
 
 def _averages(names: tuple[str, ...]) -> dict[str, Average]:

@@ -2,7 +2,7 @@
 
 The vector is that of a ridge regression on two kinds of columns: what the photos are said to show, and those of the
 store's attributes in which photos with and without it differ as well, which are thereby held still (build.py). How much
-of each of these a photo shows is read from its features (reading.py).
+of each of these a photo shows is read from its features (readout.py).
 """
 
 import datetime
@@ -25,7 +25,7 @@ from dfi_server.solver import vgg
 from dfi_server.vectors import build, own
 from dfi_server.vectors.examples import Examples
 from dfi_server.vectors.lfw import attribute_name
-from dfi_server.vectors.reading import Reader
+from dfi_server.vectors.readout import Readout
 from dfi_server.vectors.store import Store, open_store, unit_rms
 from dfi_server.wire.messages import MAX_ATTRIBUTES, MAX_NAME_LENGTH
 
@@ -159,8 +159,10 @@ class _Stage:
     def __init__(self, store: Store, columns: Sequence[str], device: torch.device) -> None:
         self.store = store
         self._network = vgg.load(store.weights(), device)
-        self.reader = Reader(store, device)
-        self.sums = build.Sums((*columns, *map(_SEEN.format, self.reader.names)), "ridge", device)
+        self._readout = Readout(store, device)
+        self.cosines = self._readout.cosines
+        names = self._readout.names
+        self.sums = build.Sums((*columns, *map(_SEEN.format, names)), "ridge", device)
 
     @torch.inference_mode()
     def add(self, values: Tensor, frames: Tensor) -> None:
@@ -170,7 +172,7 @@ class _Stage:
             self._network(soften(F.interpolate(each, size=size, mode="area"))) for each in torch.split(frames, _FORWARD)
         ]
         features = [torch.cat(layer).float() for layer in zip(*parts, strict=True)]
-        self.sums.add(torch.cat([values, self.reader.read(features)], dim=1), features)
+        self.sums.add(torch.cat([values, self._readout(features)], dim=1), features)
 
     def differences(self, column: str, share: float) -> dict[str, float]:
         """By how many standard deviations photos with and without differ in each attribute of the store (Cohen's d).
@@ -233,7 +235,7 @@ def _subject_and_others(
     index = stage.store.info.attributes.index
 
     def belongs(name: str) -> bool:
-        cosines = (float(stage.reader.cosines[index(name), index(each)]) for each in subject)
+        cosines = (float(stage.cosines[index(name), index(each)]) for each in subject)
         return any(name in {each, *build.parts(each)} for each in subject) or any(abs(c) > _RELATED for c in cosines)
 
     return subject, {name: differences[name] for name in names if abs(differences[name]) > least and not belongs(name)}

@@ -18,9 +18,10 @@ import difflib
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import safetensors
@@ -169,19 +170,29 @@ class Store:
             raise self._damaged()
         return relu3_1, relu4_1, relu5_1
 
-    def shift(self, alphas: Mapping[str, float], phi: vgg.Features) -> vgg.Features:
+    def shift(
+        self,
+        alphas: Mapping[str, float],
+        phi: vgg.Features,
+        keep: Collection[str] = (),
+        instead: Mapping[str, vgg.Features] = MappingProxyType({}),
+    ) -> vgg.Features:
         """What to add to phi(x): sum over attributes of alpha * |phi_l(x)| * w_l / |w_l|, layer by layer.
 
         `phi`: the photo's features, (1, C, H, W) each. So alpha is the shift's length as a fraction of the features'
-        own, whatever the scale of the network's weights; times the store's gain. Returns float32 on phi's device.
+        own, whatever the scale of the network's weights; times the store's gain. `keep`: attributes whose vectors are
+        taken out of it; those that the store lacks have none. `instead`: vectors in place of the store's. Returns
+        float32 on phi's device.
         """
         check_alphas(alphas)
         self.check_names(list(alphas))
         total = [torch.zeros_like(layer, dtype=torch.float32) for layer in phi]
         for name, alpha in alphas.items():
-            for layer, features, vector in zip(total, phi, self.vector(name), strict=True):
+            for layer, features, vector in zip(total, phi, instead.get(name) or self.vector(name), strict=True):
                 w = vector.to(features.device, torch.float32).unsqueeze(0)
                 layer += self.info.gain * alpha * features.float().norm() / w.norm().clamp_min(1e-12) * w
+        if kept := [self.vector(name) for name in keep if name in self.attributes]:
+            total = [_without(layer, vectors) for layer, vectors in zip(total, zip(*kept, strict=True), strict=True)]
         return total[0], total[1], total[2]
 
     def _check(self, name: str, stored: list[list[Tensor]]) -> None:
@@ -228,10 +239,24 @@ def open_store(name: str | None = None) -> Store:
     return Store(paths.stores() / name)
 
 
-def check_alphas(alphas: Mapping[str, float]) -> None:
-    """Raise DFIError(BAD_ALPHA | BAD_REQUEST) unless `alphas` names something and each is within +-MAX_ALPHA."""
+def _without(shift: Tensor, vectors: Sequence[Tensor]) -> Tensor:
+    """A shift (1, C, H, W) less its orthogonal projection onto the span of vectors (C, H, W)."""
+    basis = torch.stack([vector.to(shift.device, torch.float32).flatten() for vector in vectors])
+    gram, products = (basis @ basis.T).cpu(), (basis @ shift.flatten()).cpu()
+    amounts = torch.linalg.lstsq(gram, products, driver="gelsd").solution  # gelsd: of vectors that depend, too
+    kept: Tensor = (amounts.to(shift.device) @ basis).view_as(shift)
+    return shift - kept
+
+
+def check_alphas(alphas: Mapping[str, float], keep: Collection[str] = ()) -> None:
+    """Raise DFIError(BAD_ALPHA | BAD_REQUEST) unless `alphas` names something and each is within +-MAX_ALPHA.
+
+    `keep`: what must stay as it is; none of it can be changed.
+    """
     if not alphas:
         raise DFIError(ErrorCode.BAD_REQUEST, "No attribute was chosen: name at least one, such as smiling=0.4.")
+    if both := sorted(alphas.keys() & set(keep)):
+        raise DFIError(ErrorCode.BAD_REQUEST, f"'{both[0]}' cannot be changed and kept: leave one out.")
     for name, alpha in alphas.items():
         if not (math.isfinite(alpha) and abs(alpha) <= MAX_ALPHA):
             raise DFIError(

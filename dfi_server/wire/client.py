@@ -32,7 +32,7 @@ from dfi_server.wire.messages import (
     Progress,
     ServerInfo,
 )
-from dfi_server.wire.place import IPC, check_endpoint, check_owner, find, is_local
+from dfi_server.wire.place import IPC, check_endpoint, check_owner, check_private, find, is_local
 from dfi_server.wire.protocol import (
     HEARTBEAT_SECONDS,
     MAX_FRAME_BYTES,
@@ -187,7 +187,9 @@ class Client:
         """Runs in a thread of its own, so that heartbeats go out whatever the callbacks do."""
         id = uuid.uuid4().hex
         try:
-            if not self._has_keys and not self.endpoint.startswith(IPC):
+            if self.endpoint.startswith(IPC):
+                check_private(self.endpoint)
+            elif not self._has_keys:
                 check_owner(self.endpoint)
             patience = self.timeout + body.pixel_bytes / SLOWEST_BYTES_PER_SECOND
             self._send(Message(kind, id, body), self.timeout)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar, Literal, NoReturn, TypeAlias
+from typing import ClassVar, Literal, NoReturn, TypeAlias, TypedDict
 
 from dfi_server.errors import DFIError, ErrorCode
 
@@ -23,12 +23,23 @@ MAX_FACES = 10_000
 MAX_NAME_LENGTH = 64  # characters of an id or of an attribute's name
 MAX_ITERATIONS = 1_000
 MAX_FACTORS = 32
+MIN_NEIGHBOURS, MAX_NEIGHBOURS = 20, 1_000  # fewer show who they are, not what they have in common
 MAX_MESSAGE_LENGTH = 2_000  # characters of an error's sentence
 
 DTYPE_BYTES = {"uint8": 1, "uint16": 2, "float32": 4}
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 FaceChoice: TypeAlias = int | Literal["largest", "all"]
+
+
+class Choices(TypedDict, total=False):
+    """What may be chosen of how an edit is made; see EditRequest and `Editor.edit`."""
+
+    face: FaceChoice
+    box: tuple[int, int, int, int] | None
+    iterations: int | None
+    keep: Collection[str]
+    neighbours: int | None
 
 
 class ServerState(StrEnum):
@@ -42,6 +53,11 @@ class ServerState(StrEnum):
 
 def refuse(message: str, code: ErrorCode = ErrorCode.BAD_REQUEST) -> NoReturn:
     raise DFIError(code, message)
+
+
+def check_neighbours(count: object) -> None:
+    """Raise DFIError(BAD_REQUEST) unless vectors can be made from so many faces."""
+    _check_integer("neighbours", count, MIN_NEIGHBOURS, MAX_NEIGHBOURS)
 
 
 def _check_integer(name: str, value: object, low: int, high: int, code: ErrorCode = ErrorCode.BAD_REQUEST) -> None:
@@ -159,7 +175,9 @@ class EditRequest(PhotoRequest):
     face: "largest", "all" or a number from 1, in the order that a faces request gives them. box: as for PhotoRequest,
     and nothing outside changes. iterations: None for the default. preview: a rough answer, as soon as can be.
     store: the one that must be used; None: whichever the server has. factors: several edits instead of one, each with
-    all alphas times one of them. Raises DFIError as PhotoRequest does, and bad_alpha, bad_request.
+    all alphas times one of them. keep: attributes that stay as they are, whatever the others bring along. neighbours:
+    make the vectors from so many faces with each attribute, and without, that are most like this one; a preview does
+    without. Raises DFIError as PhotoRequest does, and bad_alpha, bad_request.
     """
 
     alphas: Mapping[str, float]
@@ -168,6 +186,8 @@ class EditRequest(PhotoRequest):
     preview: bool = False
     store: str | None = None
     factors: tuple[float, ...] | None = None
+    keep: Collection[str] | None = None
+    neighbours: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -192,6 +212,12 @@ class EditRequest(PhotoRequest):
                 refuse(f"factors must be a list of 1 to {MAX_FACTORS} numbers.")
             numbers = tuple(_number("A factor", factor) for factor in self.factors)
             object.__setattr__(self, "factors", numbers)
+        if self.keep is not None:
+            if not isinstance(self.keep, list | tuple):
+                refuse("keep must be a list of attributes.")
+            _check_names(self.keep, ErrorCode.BAD_REQUEST)
+        if self.neighbours is not None:
+            check_neighbours(self.neighbours)
 
 
 @dataclass(frozen=True)

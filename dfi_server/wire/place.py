@@ -78,14 +78,14 @@ def check_endpoint(endpoint: str, bind: bool = False, encrypted: bool = False) -
     """The endpoint with "localhost" spelled out.
 
     Only this machine's own addresses are accepted, unless the connection is `encrypted` (and so authenticated), and
-    Unix sockets in a folder that is this user's alone. bind: also accept port "*" (any free port). Raises
-    DFIError(bad_request).
+    Unix sockets in a folder that is this user's alone, which is made. bind: also accept port "*" (any free port).
+    Raises DFIError(bad_request).
     """
     if endpoint.startswith(IPC):
         socket = Path(endpoint.removeprefix(IPC))
         if not socket.is_absolute():
             refuse(f"{endpoint!r} does not name a socket by its whole path: write it as {IPC}/FOLDER/NAME.")
-        check_private(socket)
+        _make_private(socket)
         return endpoint
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
     port_ok = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65_536
@@ -102,27 +102,50 @@ def check_endpoint(endpoint: str, bind: bool = False, encrypted: bool = False) -
     )
 
 
-def check_private(socket: Path) -> None:
-    """Raise DFIError(BAD_REQUEST) unless only this user can have put something at the path of a Unix socket."""
-    folder = socket.parent
+def check_private(endpoint: str) -> None:
+    """Raise DFIError unless only this user can have put something at the path of a Unix socket.
+
+    BAD_REQUEST where somebody else can have; UNREACHABLE where the folder is gone, in whose place anybody may put one.
+    """
+    folder = Path(endpoint.removeprefix(IPC)).parent
     try:
         there = folder.lstat()
-    except OSError:
-        return  # then nobody listens there
+    except OSError as error:
+        raise DFIError(
+            ErrorCode.UNREACHABLE, f"The server at {endpoint} cannot be reached: {folder}: {error.strerror}."
+        ) from None
     if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.getuid() or there.st_mode & 0o077:
         raise DFIError(
             ErrorCode.BAD_REQUEST,
-            f"The endpoint {IPC}{socket} is refused: the folder {folder} is not this user's alone, and photos would "
+            f"The endpoint {endpoint} is refused: the folder {folder} is not this user's alone, and photos would "
             "travel unprotected. Name a socket in a folder that only you can enter (mode 0700).",
         )
+
+
+def _make_private(socket: Path) -> None:
+    """Make the folder of a Unix socket, this user's alone.
+
+    Client and server both do, before they use it: in the place of one that is not there yet another user could put
+    one, with a socket that a waiting client would connect to.
+    """
+    try:
+        socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        pass  # a link or a file, which is refused below
+    except OSError as error:
+        raise DFIError(
+            ErrorCode.BAD_REQUEST,
+            f"The endpoint {IPC}{socket} cannot be used: the folder {socket.parent} is not there and cannot be made "
+            f"({error.strerror}).",
+        ) from error
+    check_private(f"{IPC}{socket}")
 
 
 @contextlib.contextmanager
 def claimed(endpoint: str) -> Iterator[None]:
     """Hold the place of a Unix socket, while a server listens there; for other endpoints nothing.
 
-    ZeroMQ would take the place of a server that is there. Raises DFIError(BUSY) then, BAD_REQUEST where the folder is
-    not private.
+    ZeroMQ would take the place of a server that is there. Raises DFIError(BUSY) then. `endpoint`: as checked.
     """
     if not endpoint.startswith(IPC):
         yield
@@ -131,8 +154,6 @@ def claimed(endpoint: str) -> Iterator[None]:
 
     socket = Path(endpoint.removeprefix(IPC))
     try:
-        socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        check_private(socket)
         with socket.with_suffix(".lock").open("ab") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -170,7 +170,7 @@ def test_a_server_killed_on_the_way_costs_no_photo(tmp_path: Path, face: np.ndar
                 servers.enter_context(serving(_tiny_built, endpoint))
             restarts.append(time.monotonic())
 
-        job = batch.Job(source, tmp_path / "out", {"smiling": 0.4}, iterations=6)
+        job = batch.Job(source, tmp_path / "out", {"smiling": 0.4}, {"iterations": 6})
         edit = batch.by_server(endpoint, restart)
         outcomes = batch.run(job, batch.plan(job).todo, edit, progress=progress)
     assert restarts
@@ -185,7 +185,7 @@ def test_a_server_that_cannot_be_brought_back_ends_the_run(tmp_path: Path, face:
     source.mkdir()
     for number in range(6):
         Image.fromarray(face).save(source / f"{number}.png")
-    job = batch.Job(source, target, {"smiling": 0.4}, iterations=2)
+    job = batch.Job(source, target, {"smiling": 0.4}, {"iterations": 2})
     with serving(_tiny_built) as (endpoint, server), Client(endpoint, timeout=1) as asking:
         edit = batch.by_server(endpoint, restart=asking.hello)
         message = refusal(
@@ -210,7 +210,7 @@ def test_a_full_disk_ends_the_run_and_leaves_nothing_half_written(
         noise = np.random.default_rng(number).integers(0, 40, (1000, 1000, 3), dtype=np.uint8)
         noise[:250, :250] = face
         Image.fromarray(noise).save(source / f"{number}.png")  # 2 MB each
-    job = batch.Job(source, target, {"smiling": 0.4}, iterations=2)
+    job = batch.Job(source, target, {"smiling": 0.4}, {"iterations": 2})
     edit = batch.by_server(endpoint)
     with full_disk(200_000):
         message = refusal(lambda: batch.run(job, batch.plan(job).todo, edit, in_flight=2), ErrorCode.NO_SPACE)
@@ -235,7 +235,7 @@ def test_two_runs_into_one_folder_do_not_meet(tmp_path: Path, endpoint: str, fac
     source = tmp_path / "in"
     source.mkdir()
     Image.fromarray(face).save(source / "one.png")
-    job = batch.Job(source, tmp_path / "out", {"smiling": 0.4}, iterations=2)
+    job = batch.Job(source, tmp_path / "out", {"smiling": 0.4}, {"iterations": 2})
     files, edit = batch.plan(job).todo, batch.by_server(endpoint)
     meanwhile = []
 
@@ -251,7 +251,7 @@ def test_a_busy_server_is_waited_for(tmp_path: Path, endpoint: str, face: np.nda
     source = tmp_path / "in"
     source.mkdir()
     Image.fromarray(face).save(source / "one.png")
-    job = batch.Job(source, tmp_path / "out", {"smiling": 0.4}, iterations=1)
+    job = batch.Job(source, tmp_path / "out", {"smiling": 0.4}, {"iterations": 1})
     full, stop, crowd = threading.Event(), threading.Event(), []
 
     def crowding() -> None:
@@ -280,7 +280,7 @@ def test_a_target_inside_the_source_is_not_taken_for_photos(
     album: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(album)
-    job = batch.Job(Path(), album / "out", {"smiling": 0.4}, iterations=2)
+    job = batch.Job(Path(), album / "out", {"smiling": 0.4}, {"iterations": 2})
     found = batch.plan(job).todo
     batch.run(job, found, batch.by_server(endpoint))
     assert (album / "out" / "one.png").exists()

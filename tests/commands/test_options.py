@@ -25,7 +25,10 @@ from dfi_server.wire.messages import Error
 from dfi_server.wire.protocol import Message, MessageType, encode
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-OPTIONS = ("--iterations", "2", "--box", "60,60,150,150", "--face", "largest", "--store", "tiny")
+OPTIONS = (
+    *("--iterations", "2", "--box", "60,60,150,150", "--face", "largest", "--store", "tiny"),
+    *("--keep", "senior", "--keep", "Eyeglasses", "--neighbours", "20"),
+)
 
 
 @pytest.fixture(scope="module")

@@ -176,7 +176,7 @@ def test_other_machines_need_the_same_store(
     (tmp_path / "in").mkdir()
     for number in range(4):
         Image.fromarray(face).save(tmp_path / "in" / f"{number}.png")
-    job = batch.Job(tmp_path / "in", tmp_path / "out", {"smiling": 0.4}, iterations=2)
+    job = batch.Job(tmp_path / "in", tmp_path / "out", {"smiling": 0.4}, {"iterations": 2})
     with ray_engine.connected():
         message = refusal(lambda: batch.run(job, batch.plan(job).todo, ray_engine.editing()), ErrorCode.BAD_STORE)
     assert "store lfw of" in message

@@ -20,7 +20,20 @@ from dfi_server.commands.report.page import Settings, page
 from dfi_server.edit import Editor
 from dfi_server.photo.pixels import Photo
 
-OPTIONS = ("--iterations", "2", "--box", "60,60,150,150", "--face", "largest", "--store", "tiny", "--device", "cpu")
+OPTIONS = (
+    "--iterations",
+    "2",
+    "--keep",
+    "eyeglasses",
+    "--box",
+    "60,60,150,150",
+    "--face",
+    "largest",
+    "--store",
+    "tiny",
+    "--device",
+    "cpu",
+)
 USUAL = Settings("face.png", {"smiling": 0.4}, "dfi edit face.png", [("Version", "1")])
 HOSTILE = '<img src=x onerror="alert(1)">&amp;\'"'
 

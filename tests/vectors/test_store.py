@@ -226,6 +226,19 @@ def test_the_shifts_of_several_attributes_add_up(phi: vgg.Features, tiny_home: P
         assert not change.any()
 
 
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(keep=st.lists(st.sampled_from(TINY_ATTRIBUTES[1:]), min_size=1))
+def test_nothing_of_what_is_kept_is_in_the_shift(keep: list[str], phi: vgg.Features, tiny_home: Path) -> None:
+    store = open_store("tiny")
+    whole, rest = (store.shift({"smiling": 0.4}, phi, names) for names in ([], keep))
+    for i, (layer, before) in enumerate(zip(rest, whole, strict=True)):
+        for name in keep:
+            assert abs(torch.cosine_similarity(layer.flatten(), store.vector(name)[i].float().flatten(), dim=0)) < 1e-3
+        removed = before - layer
+        assert torch.dot(removed.flatten(), layer.flatten()).abs() < 1e-3 * before.square().sum()  # only its part
+        assert layer.norm() > 0.5 * before.norm()
+
+
 def test_a_shift_checks_names_and_alphas(phi: vgg.Features, tiny_home: Path) -> None:
     store = open_store()
     refusal(lambda: store.shift({"smiling": 9}, phi), ErrorCode.BAD_ALPHA)

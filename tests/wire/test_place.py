@@ -5,6 +5,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,6 +144,48 @@ def test_another_users_folder_is_refused(own: str, other_user: int) -> None:
     os.chown(folder, other_user, other_user)
     for call in (lambda: Client(own), lambda: Server(own, [])):
         assert "not this user's alone" in refusal(call, ErrorCode.BAD_REQUEST)
+
+
+def test_a_client_that_waits_for_a_server_leaves_nobody_a_place_to_listen(other_user: int, slow: Slow) -> None:
+    program = (
+        "import os, sys; os.setuid(int(sys.argv[1]))\n"
+        "try: os.mkdir(sys.argv[2], 0o777)\n"
+        "except FileExistsError: sys.exit('taken')\n"
+    )
+    with tempfile.TemporaryDirectory() as everybodys:
+        Path(everybodys).chmod(0o1777)  # as /tmp is
+        endpoint = f"{place.IPC}{everybodys}/own/socket"
+
+        def impostor(name: str) -> str:
+            arguments = [sys.executable, "-c", program, str(other_user), f"{everybodys}/{name}"]
+            return subprocess.run(arguments, capture_output=True, text=True, timeout=60).stderr.strip()
+
+        assert impostor("other") == ""
+        client = Client(endpoint, timeout=1)
+        assert impostor("own") == "taken"
+        slow.go.set()
+        server = Server(endpoint, [slow.command])
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        with client:
+            assert client.edit(SMALL, PIXELS).pixels == PIXELS
+        server.stop()
+        thread.join(20)
+
+
+def test_where_the_folder_went_and_came_back_as_another_users_it_gets_no_photo(own: str, other_user: int) -> None:
+    with Client(own, timeout=1) as client:
+        folder = path_of(own).parent
+        folder.rmdir()
+        assert failure_of(lambda: client.edit(SMALL, PIXELS)).code == ErrorCode.UNREACHABLE
+        folder.mkdir(mode=0o777)
+        os.chown(folder, other_user, other_user)
+        with zmq.Context() as context, context.socket(zmq.ROUTER) as impostor:
+            impostor.bind(own)
+            assert client.is_connected(3)  # ZeroMQ would have sent it
+            error = failure_of(lambda: client.edit(SMALL, PIXELS))
+            assert (error.code, "not this user's alone" in error.message) == (ErrorCode.BAD_REQUEST, True)
+            assert not impostor.poll(300)
 
 
 def test_another_users_server_at_a_port_gets_no_photo(other_user: int) -> None:

@@ -1,7 +1,8 @@
 """An edit made for a report: the pipeline's own, at several strengths, and what there is to see of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Unpack
 
 import cv2
 import numpy as np
@@ -10,9 +11,9 @@ from dfi_server import explain
 from dfi_server.edit import Edit, Editor, Progress
 from dfi_server.explain import View
 from dfi_server.photo import formats
-from dfi_server.photo.pixels import Box, Photo, Pixels, composite, crop, to_unit
+from dfi_server.photo.pixels import Photo, Pixels, composite, crop, to_unit
 from dfi_server.vectors.averages import FaceReader
-from dfi_server.wire.messages import FaceChoice
+from dfi_server.wire.messages import Choices
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 """Of the alphas asked for. The last is solved first, from nothing, so that its pixels are those of `dfi edit`."""
@@ -34,6 +35,7 @@ class Reading:
     after: float
     area: float | None
     is_set: bool
+    is_kept: bool
 
 
 @dataclass(frozen=True)
@@ -67,15 +69,13 @@ def find(
     photo: Photo,
     alphas: Mapping[str, float],
     *,
-    face: FaceChoice = "largest",
-    box: Box | None = None,
-    iterations: int | None = None,
     progress: Callable[[Progress], None] = lambda state: None,
+    **choices: Unpack[Choices],
 ) -> Findings:
-    """Edit a photo, whose pixels are sRGB, and look at the edit. Raises DFIError as `Editor.edit`."""
+    """Edit a photo, whose pixels are sRGB, and look at the edit; for the rest as `Editor.edit`."""
     before = photo.pixels
     settings = [{name: strength * alpha for name, alpha in alphas.items()} for strength in STRENGTHS]
-    edits = editor.sweep(before, settings, face=face, box=box, iterations=iterations, progress=progress)
+    edits = editor.sweep(before, settings, progress=progress, **choices)
     edit = edits[-1]
     after = composite(before, edit.patch)
     difference = 255 * np.abs(to_unit(after) - to_unit(before)).max(axis=2)
@@ -85,7 +85,7 @@ def find(
     def on_white(pixels: Pixels) -> Pixels:
         return formats.on_white(replace(photo, pixels=pixels)).pixels
 
-    reader = FaceReader(editor.device)
+    reader, keep = FaceReader(editor.device), choices.get("keep", ())
     return Findings(
         view,
         view.look(on_white(before)),
@@ -96,10 +96,10 @@ def find(
         cv2.resize(crop(difference, view.box), view.size, interpolation=cv2.INTER_AREA),
         float((difference > VISIBLE).mean()),
         float((before == after).all(axis=2).mean()),
-        _energy(editor, before, edit, alphas, view),
+        _energy(editor, before, edit, alphas, view, choices),
         np.sum([explain.motion(each, view) for each in edit.faces], axis=0),
         [
-            _readings(reader, reader.read(before, each.frame), reader.read(after, each.frame), alphas)
+            _readings(reader, reader.read(before, each.frame), reader.read(after, each.frame), alphas, keep)
             for each in edit.faces[:_MOST_FACES]
         ],
         [name for name in alphas if name not in reader.names],
@@ -107,21 +107,26 @@ def find(
 
 
 def _energy(
-    editor: Editor, photo: Pixels, edit: Edit, alphas: Mapping[str, float], view: View
+    editor: Editor, photo: Pixels, edit: Edit, alphas: Mapping[str, float], view: View, choices: Choices
 ) -> dict[str, np.ndarray]:
     total: dict[str, np.ndarray] = {}
     for face in edit.faces:
-        for layer, values in explain.energy(editor, photo, face.frame, alphas).items():
+        keep, neighbours = choices.get("keep", ()), choices.get("neighbours")
+        energy = explain.energy(editor, photo, face.frame, alphas, keep=keep, neighbours=neighbours)
+        for layer, values in energy.items():
             total[layer] = total.get(layer, 0.0) + view.shows(values, face.frame)[..., 0]
     return total
 
 
-def _readings(reader: FaceReader, before: np.ndarray, after: np.ndarray, alphas: Mapping[str, float]) -> list[Reading]:
-    """Those of the attributes that were set, in their order, then of those that changed most."""
+def _readings(
+    reader: FaceReader, before: np.ndarray, after: np.ndarray, alphas: Mapping[str, float], keep: Collection[str]
+) -> list[Reading]:
+    """Those of the attributes that were set or kept, in their order, then of those that changed most."""
     by_change = np.argsort(-np.abs(after - before))
-    names = [name for name in alphas if name in reader.names]
-    names += [reader.names[i] for i in by_change if reader.names[i] not in alphas][:_SHOWN]
+    names = [name for name in (*alphas, *keep) if name in reader.names]
+    names += [reader.names[i] for i in by_change if reader.names[i] not in names][:_SHOWN]
     at = reader.names.index
     return [
-        Reading(name, before[at(name)], after[at(name)], reader.averages[name].area, name in alphas) for name in names
+        Reading(name, before[at(name)], after[at(name)], reader.averages[name].area, name in alphas, name in keep)
+        for name in names
     ]

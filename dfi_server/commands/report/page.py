@@ -114,7 +114,7 @@ def _readings(findings: Findings, settings: Settings) -> str:
         "Zero is the average face of Labeled Faces in the Wild, one is a standard deviation of these. "
         "<i>Area</i> says how far a reading can be trusted: how often a face that is labelled with the attribute reads "
         "higher than one that is not (0.5 is guessing), among people the network has not seen. "
-        "Below the attributes that were set stand those that changed most."
+        "Below the attributes that were set, and those that were kept, stand those that changed most."
     )
     if findings.unread:
         lead += f" Not read, as it is your own: {_text(', '.join(map(_words, findings.unread)))}."
@@ -140,9 +140,10 @@ def _table(readings: Sequence[Reading]) -> str:
 
     rows = []
     for each in readings:
+        kept = " (kept)" if each.is_kept else ""
         bars = bar(each.before, 3, "was") + bar(each.after, 11, "is")
         rows.append(
-            f'<tr{" class=set" if each.is_set else ""}><th scope="row">{_text(_words(each.name))}</th>'
+            f'<tr{" class=set" if each.is_set else ""}><th scope="row">{_text(_words(each.name))}{kept}</th>'
             '<td class="track">'
             f'<svg viewBox="{-top:.3f} 0 {2 * top:.3f} 22" preserveAspectRatio="none" aria-hidden="true">{bars}'
             f'<line class="zero" x1="0" x2="0" y1="0" y2="22"/></svg></td>'

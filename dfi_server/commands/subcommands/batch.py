@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> None:
     if options.server and options.engine == "ray":
         raise DFIError(ErrorCode.BAD_REQUEST, "--server and --engine ray exclude each other: leave one out.")
     alphas = arguments.parse_alphas(options.set)
-    job = batch.Job(options.input, options.output, alphas, options.face, options.iterations, options.box, options.store)
+    job = batch.Job(options.input, options.output, alphas, arguments.choices(options), options.store)
     plan = batch.plan(job)
     console.say(options.input, plan.left)
     if plan.differing:  # said at once, not only after hours

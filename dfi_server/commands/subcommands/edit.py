@@ -45,9 +45,7 @@ def _here(pixels: "Pixels", alphas: Mapping[str, float], options: argparse.Names
         edit = editor.edit(
             pixels,
             alphas,
-            face=options.face,
-            box=options.box,
-            iterations=options.iterations,
+            **arguments.choices(options),
             progress=lambda state: console.advance(bar, state.iteration, state.iterations),
         )
     how = f"{edit.iterations} iterations in {edit.seconds:.1f} s on {editor.device_name}, store {editor.store_name}"
@@ -64,9 +62,7 @@ def _by_server(pixels: "Pixels", alphas: Mapping[str, float], options: argparse.
             client,
             pixels,
             alphas,
-            face=options.face,
-            box=options.box,
-            iterations=options.iterations,
+            **arguments.choices(options),
             store=options.store,
             progress=lambda state: console.advance(bar, state.iteration, state.iterations),
         )

@@ -52,9 +52,7 @@ def run(options: argparse.Namespace) -> None:
             editor,
             replace(source, pixels=colour.to_srgb(source)),
             alphas,
-            face=options.face,
-            box=options.box,
-            iterations=options.iterations,
+            **arguments.choices(options),
             progress=lambda state: console.advance(bar, state.iteration, state.iterations),
         )
     settings = Settings(
@@ -83,6 +81,10 @@ def _command(options: argparse.Namespace, alphas: Mapping[str, float], editor: "
         words.append(f"--box={','.join(map(str, options.box))}")
     if options.iterations:
         words += ["--iterations", str(options.iterations)]
+    for name in options.keep:
+        words += ["--keep", name]
+    if options.neighbours:
+        words += ["--neighbours", str(options.neighbours)]
     return shlex.join(words)
 
 

@@ -60,9 +60,7 @@ def _here(pixels: "Pixels", name: str, alphas: Sequence[float], options: argpars
         edits = editor.sweep(
             pixels,
             [{name: alpha} for alpha in alphas],
-            face=options.face,
-            box=options.box,
-            iterations=options.iterations,
+            **arguments.choices(options),
             progress=lambda state: console.advance(bar, state.iteration, state.iterations),
         )
     return [edit.patch for edit in edits]
@@ -82,9 +80,7 @@ def _by_server(pixels: "Pixels", name: str, alphas: Sequence[float], options: ar
             pixels,
             name,
             alphas,
-            face=options.face,
-            box=options.box,
-            iterations=options.iterations,
+            **arguments.choices(options),
             store=options.store,
             progress=lambda state: console.advance(bar, state.iteration, state.iterations),
         )

@@ -1,4 +1,4 @@
-"""Attributes read from features: what a vector adds is what is read, beside what faces of LFW show."""
+"""Attributes read from a face, beside what faces of LFW show."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from support.checks import refusal
-from support.tiny import TINY_ATTRIBUTES, write_tiny_lfw
+from support.tiny import write_tiny_lfw
 
 from dfi_server import paths
 from dfi_server.errors import ErrorCode
@@ -14,26 +14,7 @@ from dfi_server.face import layout
 from dfi_server.face.frame import Frame
 from dfi_server.vectors import averages, lfw
 from dfi_server.vectors.averages import FaceReader
-from dfi_server.vectors.reading import Reader
 from dfi_server.vectors.store import open_store
-
-
-@pytest.mark.parametrize("name", TINY_ATTRIBUTES)
-def test_what_a_vector_adds_is_what_is_read(name: str, tiny_home: Path) -> None:
-    store = open_store("tiny")
-    reader = Reader(store, torch.device("cpu"))
-    random = torch.Generator().manual_seed(1)
-    phi = [torch.rand(1, *layer.shape, generator=random) for layer in store.vector(name)]
-    more, less = (
-        [
-            layer + change
-            for layer, change in zip(phi, store.shift({name: alpha}, (phi[0], phi[1], phi[2])), strict=True)
-        ]
-        for alpha in (0.4, -0.4)
-    )
-    change = (reader.read(more) - reader.read(less))[0]
-    assert reader.names[int(change.abs().argmax())] == name
-    assert change[reader.names.index(name)] > 0.2
 
 
 def test_the_starter_comes_with_its_averages() -> None:
