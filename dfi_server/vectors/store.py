@@ -191,7 +191,7 @@ class Store:
             for layer, features, vector in zip(total, phi, instead.get(name) or self.vector(name), strict=True):
                 w = vector.to(features.device, torch.float32).unsqueeze(0)
                 layer += self.info.gain * alpha * features.float().norm() / w.norm().clamp_min(1e-12) * w
-        if kept := [self.vector(name) for name in keep if name in self.attributes]:
+        if kept := [self.vector(name) for name in sorted({*keep} & {*self.attributes})]:
             total = [_without(layer, vectors) for layer, vectors in zip(total, zip(*kept, strict=True), strict=True)]
         return total[0], total[1], total[2]
 

@@ -2,7 +2,7 @@
 """GIMP 3 plug-in: change attributes of the face in a layer, by the local DFI server.
 
 Filters > Deep Feature Interpolation..., and for scripts the procedure plug-in-dfi (run-mode, image, drawables,
-attribute, alpha, face, layer-mask):
+attribute, alpha, face, layer-mask, keep, neighbours):
 
     attribute   one of the server's attributes (`dfi attributes` lists them), such as "smiling"; or several separated
                 by spaces, each with an alpha of its own where alpha is not to apply:
@@ -10,6 +10,8 @@ attribute, alpha, face, layer-mask):
     alpha       how strong: 0.1 to 0.5 is useful, negative takes the attribute away, beyond -2 to 2 is an error
     face        "largest", "all", or a number from 1, counted from the largest
     layer-mask  True: what hides the rest of the new layer is a layer mask, to be painted on; False: its own alpha
+    keep        what stays as it is, whatever the edit brings along: age, sex, skin, or attributes, separated by spaces
+    neighbours  make the attributes' vectors from so many faces that are most like this one, 20 to 1000; 0: from all
 
 The result is a new layer above the source, the size of the change, and is selected. Run on such a result, the filter
 edits its source again, with the same settings to start from, and hides the earlier result.
@@ -61,6 +63,8 @@ def edit(
     if again:
         config.set_property("attribute", format_alphas(again.request.alphas))
         config.set_property("layer-mask", again.request.layer_mask)
+        config.set_property("keep", " ".join(again.request.keep))
+        config.set_property("neighbours", again.request.neighbours)
     trouble = ""
     while ask(procedure, config, server, layer, lambda: Source(image, layer), trouble):
         try:
@@ -78,7 +82,13 @@ def edit(
 def settings(config: Any) -> Request:
     """What the procedure's arguments ask for. Raises UserError."""
     alphas = parse_alphas(config.get_property("attribute"), config.get_property("alpha"))
-    return Request(alphas, parse_face(config.get_property("face")), config.get_property("layer-mask"))
+    return Request(
+        alphas,
+        parse_face(config.get_property("face")),
+        config.get_property("layer-mask"),
+        tuple(config.get_property("keep").split()),
+        config.get_property("neighbours"),
+    )
 
 
 def show(text: str) -> None:
@@ -175,7 +185,7 @@ class DeepFeatureInterpolation(Gimp.PlugIn):
             "smiling",
             GObject.ParamFlags.READWRITE,
         )
-        # GIMP silently replaces values outside of the range: any number is let through, and checked by the server.
+        # GIMP silently replaces values outside of a range: any number is let through, and checked by the server.
         procedure.add_double_argument(
             "alpha",
             _("Al_pha"),
@@ -197,6 +207,22 @@ class DeepFeatureInterpolation(Gimp.PlugIn):
             _("With a layer mas_k"),
             _("What hides the rest of the new layer becomes a layer mask, to be painted on"),
             False,
+            GObject.ParamFlags.READWRITE,
+        )
+        procedure.add_string_argument(
+            "keep",
+            _("Keep"),
+            _("What stays as it is, whatever the edit brings along: age, sex, skin, or attributes"),
+            "",
+            GObject.ParamFlags.READWRITE,
+        )
+        procedure.add_int_argument(
+            "neighbours",
+            _("Neighbours"),
+            _("Learn the change from so many faces that are most like this one, 20 to 1000; 0: from all"),
+            -GLib.MAXINT,
+            GLib.MAXINT,
+            0,
             GObject.ParamFlags.READWRITE,
         )
         return procedure

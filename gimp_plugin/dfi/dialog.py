@@ -14,6 +14,7 @@ gi.require_version("Gtk", "3.0")
 from faces import Faces  # noqa: E402
 from gi.repository import Gdk, Gimp, GimpUi, GLib, Gtk  # noqa: E402
 from i18n import _  # noqa: E402
+from kept import Kept  # noqa: E402
 from layer import Source  # noqa: E402
 from preview import SIDE, Preview  # noqa: E402
 from request import UserError, format_alphas, parse_alphas  # noqa: E402
@@ -89,6 +90,7 @@ class _Dialog:
         mask = GimpUi.prop_check_button_new(config, "layer-mask", _("With a layer mas_k"))
         mask.set_tooltip_text(_("What hides the rest of the new layer becomes a layer mask, to be painted on"))
 
+        self._kept = Kept(config, self._moved)
         left = Gtk.Box(orientation=Gtk.Orientation.VERTICAL, spacing=6)
         left.set_size_request(SIDE, -1)
         for widget in (self._preview, self._about_preview):
@@ -102,6 +104,7 @@ class _Dialog:
         self._controls.pack_start(self._sliders, True, True, 0)
         self._controls.pack_start(presets, False, False, 0)
         self._controls.pack_start(mask, False, False, 0)
+        self._controls.pack_start(self._kept, False, False, 0)
         content = Gtk.Box(spacing=12, margin=12)
         content.pack_start(left, False, False, 0)
         right.pack_start(self._controls, True, True, 0)
@@ -204,7 +207,7 @@ class _Dialog:
 
     def _ask_for_preview(self) -> bool:
         self._timer = 0
-        self._preview.follow(self._sliders.alphas())
+        self._preview.follow(self._sliders.alphas(), self._kept.words())
         return GLib.SOURCE_REMOVE
 
     # --- the faces
@@ -230,7 +233,7 @@ class _Dialog:
 
     def _look_at(self, box: Sequence[int], is_face: bool = True) -> None:
         self._preview.look_at(box, is_face)
-        self._preview.follow(self._sliders.alphas())
+        self._preview.follow(self._sliders.alphas(), self._kept.words())
 
     def _face_chosen(self, face: str) -> None:
         self._config.set_property("face", face)

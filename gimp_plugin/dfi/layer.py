@@ -69,7 +69,8 @@ def made(image: Gimp.Image, layer: Gimp.Layer) -> Made | None:
         told = json.loads(bytes(kept.get_data()))
         source = image.get_layer_by_tattoo(told["source"])
         alphas = parse_alphas(str(told["attribute"]), 0.0)
-        request = Request(alphas, parse_face(str(told["face"])), bool(told["layer_mask"]))
+        more = tuple(map(str, told.get("keep", ()))), int(told.get("neighbours", 0))  # newer than the others
+        request = Request(alphas, parse_face(str(told["face"])), bool(told["layer_mask"]), *more)
     except (ValueError, LookupError, TypeError, UserError):  # not written by this filter
         return None
     return Made(source, request) if source else None
@@ -142,6 +143,8 @@ class Source:
             "attribute": format_alphas(request.alphas),
             "face": str(request.face),
             "layer_mask": request.layer_mask,
+            "keep": request.keep,
+            "neighbours": request.neighbours,
         }
         # Before it is in the image, and undoable: any other persistent parasite empties GIMP's undo history.
         flags = Gimp.PARASITE_PERSISTENT | Gimp.PARASITE_UNDOABLE

@@ -28,6 +28,7 @@ class _Wish(NamedTuple):
     pixels: bytes
     box: Rectangle | None
     alphas: dict[str, float]
+    keep: tuple[str, ...]
 
 
 class Preview(Gtk.Box):
@@ -83,12 +84,12 @@ class Preview(Gtk.Box):
         self._all_before = held
         self._show()
 
-    def follow(self, alphas: Mapping[str, float]) -> None:
+    def follow(self, alphas: Mapping[str, float], keep: Sequence[str]) -> None:
         """Show these as soon as can be; what was asked for before and has not been begun is dropped."""
         if not self._before:
             return
         size = (self._before.get_width(), self._before.get_height())
-        self._set_wish(_Wish(size, _packed(self._before), self._box, dict(alphas)) if alphas else None)
+        self._set_wish(_Wish(size, _packed(self._before), self._box, dict(alphas), tuple(keep)) if alphas else None)
         if alphas:
             self._say(_("Preview…"))
         else:

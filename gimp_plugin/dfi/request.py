@@ -1,10 +1,20 @@
 """What the user asks for, as the texts that GIMP keeps, and in words."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from i18n import _
 from names import label
+
+KEEPABLE = {
+    "age": ("senior", "middle_aged", "youth", "child"),
+    "sex": ("male",),
+    "skin": ("pale_skin", "shiny_skin", "rosy_cheeks", "flushed_face"),
+}
+"""What `keep` can name beside single attributes: the attributes that stay as they are."""
+
+NEIGHBOURS = 100
+"""Faces with an attribute, and without, that its vector is made from where neighbours are asked for."""
 
 
 class UserError(Exception):
@@ -12,11 +22,18 @@ class UserError(Exception):
 
 
 class Request(NamedTuple):
-    """An edit of a layer. face: "largest", "all" or a number from 1. layer_mask: what hides is a mask of its own."""
+    """An edit of a layer.
+
+    face: "largest", "all" or a number from 1. layer_mask: what hides is a mask of its own. keep: attributes and names
+    of KEEPABLE that stay as they are. neighbours: make the vectors from so many faces that are most like this one; 0:
+    from all.
+    """
 
     alphas: Mapping[str, float]
     face: str | int
     layer_mask: bool
+    keep: tuple[str, ...] = ()
+    neighbours: int = 0
 
     @property
     def name(self) -> str:
@@ -57,3 +74,13 @@ def parse_face(face: str) -> str | int:
     if face.isascii() and face.isdigit() and int(face) > 0:
         return int(face)
     raise UserError(_("“{face}” is not a face: write “largest”, “all”, or a number from 1.").format(face=face))
+
+
+def attributes_kept(keep: Collection[str], alphas: Mapping[str, float], known: Collection[str]) -> list[str]:
+    """The attributes that `keep` stands for, without what is to be changed. `known`: the server's attributes."""
+    kept = set[str]()
+    for word in keep:
+        attributes = KEEPABLE.get(word, (word,))
+        if not any(alphas.get(name) for name in attributes):
+            kept.update(name for name in attributes if name in known or name == word)
+    return sorted(kept)

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from gi.repository import GLib
 from i18n import _
 from layer import Rectangle, Source
 from names import label
-from request import Request, UserError
+from request import Request, UserError, attributes_kept
 
 HERE = Path(__file__).resolve().parent
 LOADING_SECONDS = 180  # a model that is not there by then will not come
@@ -62,6 +62,7 @@ class Server:
     def __init__(self) -> None:
         self.log = Path(GLib.get_user_cache_dir()) / "dfi" / "server.log"
         self.store = ""  # known once connected
+        self.attributes: Collection[str] = ()  # likewise
         self._links: dict[str, Any] = {}  # one to each purpose, and so to each thread
 
     @cached_property
@@ -117,7 +118,7 @@ class Server:
                 tell(Status(State.LOADING, text, seconds))
                 time.sleep(0.2)
             labels = {name: label(name) for name in link.attributes()}
-        self.store = info.store
+        self.store, self.attributes = info.store, labels.keys()
         return labels
 
     def status(self) -> Status:
@@ -172,11 +173,14 @@ class Server:
         pixels: bytes,
         box: Rectangle | None,
         alphas: Mapping[str, float],
+        keep: Collection[str],
         rough: bool,
         cancelled: Callable[[], bool],
     ) -> Any:
         """An edit of a small RGB picture: the client's EditResult. Always from the same thread. Raises DFIError."""
-        request = self._client.EditRequest(*size, 3, "uint8", alphas, box=box, preview=rough)
+        request = self._client.EditRequest(
+            *size, 3, "uint8", alphas, box=box, preview=rough, keep=self._kept(keep, alphas)
+        )
         return self._link("preview").edit(request, pixels, cancelled=cancelled)
 
     def edit(self, source: Source, request: Request, progress: Callable[[int, int], None]) -> Any:
@@ -189,9 +193,14 @@ class Server:
             request.alphas,
             face=request.face,
             box=source.box,
+            keep=self._kept(request.keep, request.alphas),
+            neighbours=request.neighbours or None,
         )
         with self._new_link() as link:
             return link.edit(asked, source.pixels, progress=lambda step: progress(step.iteration, step.iterations))
+
+    def _kept(self, keep: Collection[str], alphas: Mapping[str, float]) -> list[str] | None:
+        return attributes_kept(keep, alphas, self.attributes) or None  # an older server does not know the field
 
     def _link(self, purpose: str, **options: float) -> Any:
         if purpose not in self._links:

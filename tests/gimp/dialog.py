@@ -1,6 +1,7 @@
 """The filter's dialog in GIMP's window, as a user works with it: by keys, and by what is seen."""
 
 import contextlib
+import time
 from pathlib import Path
 
 import numpy as np
@@ -52,13 +53,19 @@ def wait_for_sliders(window: Window, dialog: str) -> None:
     wait_for("the sliders to be whole", lambda: np.array_equal(sliders(), sliders()), every=0.2)
 
 
-def apply_dialog(window: Window, dialog: str, *keys: str, picture: Path | None = None) -> None:
-    """Press the keys and then Apply, as soon as the dialog takes them."""
+def apply_dialog(window: Window, dialog: str, *keys: str, from_zero: bool = False, picture: Path | None = None) -> None:
+    """Press the keys and then Apply, as soon as the dialog takes them.
+
+    from_zero: all sliders are set to 0 before, whatever another test, or a try whose keys were lost, has left.
+    """
 
     wait_for_sliders(window, dialog)
 
     def applied() -> bool:
         window.focus(dialog)
+        if from_zero:
+            window.key("alt+z")
+            time.sleep(1)  # a button pressed by its letter works a little later
         window.key(*keys)
         if picture:
             window.screenshot(picture)

@@ -38,7 +38,7 @@ def apply(window: Window, *keys: str, once: tuple[str, ...] = ()) -> dict[str, o
     window.focus(dialog)
     if once:
         window.key(*once)
-    apply_dialog(window, dialog, "alt+z", *keys)
+    apply_dialog(window, dialog, *keys, from_zero=True)
     wait_for("a new layer", lambda: len(window.run(STATE)["layers"]) == before + 1, seconds=60)
     wait_for("the filter to end", lambda: not window.plugin_processes())
     state: dict[str, object] = window.run(STATE)

@@ -5,7 +5,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +69,16 @@ def apply(gimp: Gimp, tiny: str, face_file: str) -> Apply:
     return run
 
 
-def by_client(endpoint: str, pixels: np.ndarray, box: tuple[int, int, int, int] | None, **alphas: float) -> EditResult:
+def by_client(
+    endpoint: str,
+    pixels: np.ndarray,
+    box: tuple[int, int, int, int] | None,
+    keep: Sequence[str] = (),
+    **alphas: float,
+) -> EditResult:
     """The same edit without GIMP."""
     height, width, channels = pixels.shape
-    request = EditRequest(width, height, channels, pixels.dtype.name, alphas, box=box)
+    request = EditRequest(width, height, channels, pixels.dtype.name, alphas, box=box, keep=keep)
     with Client(endpoint) as client:
         return client.edit(request, pixels.tobytes())
 
@@ -368,6 +374,24 @@ def test_group_and_several_attributes(apply: Apply) -> None:
 
 
 @pytest.mark.parametrize(
+    ("keep", "attribute", "kept"),
+    [
+        ("age eyeglasses", "smiling", ["senior", "eyeglasses"]),
+        ("sex skin", "smiling", []),  # the tiny store knows nothing of these
+        ("age", "senior", []),  # it is what is to change
+    ],
+)
+def test_what_is_kept(
+    gimp: Gimp, apply: Apply, tiny: str, face: np.ndarray, keep: str, attribute: str, kept: list[str]
+) -> None:
+    answer = apply(after="keep('visible', visible(image), \"R'G'B' u8\")", attribute=attribute, keep=keep)
+    assert answer["status"] == "success", answer
+    pixels, mask = arrays(result := by_client(tiny, face, None, kept, **{attribute: 0.4}))
+    expected = composite(face, Patch(result.x, result.y, pixels, mask)).astype(int)
+    assert np.abs(gimp.kept("visible", "uint8", (250, 250)) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
     ("values", "sentence"),
     [
         ({"attribute": "smilling"}, "There is no attribute 'smilling'"),
@@ -377,6 +401,9 @@ def test_group_and_several_attributes(apply: Apply) -> None:
         ({"attribute": "smiling=0.2 smiling=0.3"}, "“smiling” is named twice"),
         ({"attribute": " "}, "No attribute was named"),
         ({"face": "left"}, "“left” is not a face"),
+        ({"neighbours": 5}, "neighbours must be between 20 and 1000"),
+        ({"neighbours": -(2**31) + 1}, "neighbours must be between 20 and 1000"),
+        ({"keep": "seniour"}, "There is no attribute 'seniour': did you mean senior"),
     ],
 )
 def test_bad_arguments(apply: Apply, values: dict[str, object], sentence: str) -> None:

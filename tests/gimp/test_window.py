@@ -46,8 +46,8 @@ def test_window(window: Window, real: str, screenshots: Path, unseen: np.ndarray
     window.key("Escape", "Escape")
     window.key("2")  # zoom
     dialog = open_dialog(window)
-    # what another test has left is set to zero
-    apply_dialog(window, dialog, "alt+z", "alt+m", "ctrl+a", "period", "5", "Tab", picture=screenshots / "dialog.png")
+    half = ("alt+m", "ctrl+a", "period", "5", "Tab")
+    apply_dialog(window, dialog, *half, from_zero=True, picture=screenshots / "dialog.png")
     wait_for("a new layer", lambda: names(window)[0] == "Smiling 0.5", seconds=180)
     picture = window.screenshot(screenshots / "result.png")
     assert np.asarray(Image.open(picture).convert("L")).std() > 20  # GIMP's window, not a black screen
