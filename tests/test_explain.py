@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dfi_server import explain
@@ -27,6 +27,7 @@ def tilted(angle: float, scale: float) -> Frame:
     return Frame(np.hstack([linear, (np.array([400, 250]) - linear @ (100, 100))[:, None]]))
 
 
+@settings(deadline=None)
 @given(
     angle=st.floats(-180, 180),
     scale=st.floats(0.8, 2),
@@ -56,6 +57,7 @@ def test_around_the_frame_there_is_nothing(face: np.ndarray) -> None:
     )
 
 
+@settings(deadline=None)
 @given(angle=st.floats(-180, 180), scale=st.floats(0.8, 2))
 def test_motion_is_in_photo_pixels_however_the_face_is_turned(angle: float, scale: float) -> None:
     frame = tilted(angle, scale)
