@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.face import exemplar, layout
-from dfi_server.face.find import align, find_faces
+from dfi_server.face.find import align, find_covered, find_faces
 from dfi_server.face.frame import Frame, sample, seen, warp
 from dfi_server.photo.membrane import membrane
 from dfi_server.photo.pixels import Box, Patch, Pixels, brightness, composite, crop, from_unit, to_unit
@@ -38,16 +38,19 @@ ITERATIONS = 30
 _LOOKED_AT = 12  # neighbours whose features are compared
 _AVERAGED = 6  # of these
 _SHARPNESS = 0.3  # of the least distance: by how much more a neighbour counts e times less
-_AROUND = 40  # frame pixels around the hole that features are compared in
-_REACH = 15.0  # frame pixels over which they count less and less
+_AROUND = 60  # frame pixels around the hole that features are compared in
+_REACH = 40.0  # frame pixels over which they count less and less
 _UNTOUCHED = 5  # frame pixels from the hole: nearer features see what was put there
-_SEEN_ON_THE_OTHER_SIDE = 0.9  # of a hole, from which a face's own other half counts as a neighbour
+_HIDDEN = 0.4  # of a hole, on the other side of the face: up to there that counts as a neighbour
+_OWN = 0.6  # times its distance: nobody else has this skin, and these eyes
+_RING = 10  # frame pixels around what that does not show
+_STRIP = 2.0  # frame pixels over which it goes over into another face
 _FINE = 1.3  # photo pixels to a pixel of the frame from which a photo has detail that the frame lacks
 _LARGEST = 800  # pixels to a side of a frame for detail
 _COVERED = 0.05  # of a pixel of the frame: then it is part of the hole
 _EDGE = 12  # frame pixels over which a filling ends at the frame's sides
 _SEAM = 16  # photo pixels, at least, around the hole that the seam is looked at in
-_MARGIN = 0.25  # of the frame, around it, where the face is looked for again
+_IN_IT = 0.5  # times the largest part of a hole that is in a face: with as much it may be meant
 
 
 @dataclass(frozen=True)
@@ -99,50 +102,41 @@ class Filler:
                 "The mask covers nothing of the face: mask what hides it, or say where it is (--box X,Y,W,H).",
             )
         guide, nearest = _expect(view, covered, gallery)
-        if not box:  # with an eye covered the face was found a little askew: look again, with one
-            frame = self._find_again(hole.filled(guide, frame), frame)
-            view, covered = hole.seen(rough, frame)
-            guide, nearest = _expect(view, covered, gallery)
         neighbours = [_frame_of(gallery, each, frame.size) for each in nearest]
-        if covered[:, ::-1][covered].mean() < 1 - _SEEN_ON_THE_OTHER_SIDE:
-            neighbours.append(np.ascontiguousarray(guide[:, ::-1]))
-        solved, best = self._solve(guide, covered, neighbours, iterations, progress)
+        solved, best, donor = self._solve(guide, covered, neighbours, iterations, progress)
         picture = np.where(covered[..., None], solved.image[0].permute(1, 2, 0).cpu().numpy(), view)
         if frame.scale > _FINE:
             fine = frame.of_size(min(_LARGEST, round(frame.size * frame.scale)))
-            motion = exemplar.motion_to(picture, neighbours[best])
-            if best < len(nearest):
-                neighbour = _frame_of(gallery, nearest[best], fine.size)
-            else:
-                neighbour = np.ascontiguousarray(hole.seen(hole.filled(guide, frame), fine)[0][:, ::-1])
-            large = cv2.resize(picture, (fine.size, fine.size), interpolation=cv2.INTER_CUBIC)
-            picture = exemplar.detailed(large, exemplar.moved(neighbour, motion), *hole.seen(rough, fine))
-            frame = fine
+            view, covered = hole.seen(hole.filled(picture, frame), fine)
+
+            def detail(which: int) -> np.ndarray:
+                """A neighbour as fine as the photo, fitted."""
+                own = which == len(nearest)
+                coarse = guide[:, ::-1] if own else neighbours[which]
+                neighbour = view[:, ::-1] if own else _frame_of(gallery, nearest[which], fine.size)
+                return exemplar.moved(np.ascontiguousarray(neighbour), exemplar.motion_to(picture, coarse))
+
+            neighbour = detail(best)
+            if best == len(nearest):
+                neighbour = _where_unseen(neighbour, detail(donor), covered)
+            picture, frame = exemplar.detailed(view, neighbour, view, covered), fine
         patch = hole.patch(picture, frame)
         return Filling(patch, hole.outside(frame), solved.iteration, time.perf_counter() - began)
 
     def _find(self, photo: Pixels, hole: "_Hole") -> Frame:
-        """The frame of the face that most of the hole is in."""
+        """The frame of the surest face that the hole is in."""
         canonical = self.store.canonical_landmarks
-        frames = [align(face.landmarks, canonical) for face in find_faces(photo, canonical)]
-        if not frames:
-            raise DFIError(
-                ErrorCode.NO_FACE,
-                "No face was found in the photo beside what is masked: say where it is with a box around it, from "
-                "hairline to throat and ear to ear (--box X,Y,W,H).",
-            )
-        return max(frames, key=lambda frame: float(hole.seen(photo, frame)[1].sum()) * frame.scale**2)
-
-    def _find_again(self, photo: Pixels, frame: Frame) -> Frame:
-        """The same face, looked for in a photo with less of a hole."""
-        margin = _MARGIN * frame.size
-        wide = (-margin, -margin, frame.size + 2 * margin, frame.size + 2 * margin)
-        x, y, width, height = frame.bounds((photo.shape[1], photo.shape[0]), wide)
-        found = find_faces(np.ascontiguousarray(crop(photo, (x, y, width, height))), self.store.canonical_landmarks)
-        again = [align(face.landmarks + (x, y), self.store.canonical_landmarks) for face in found]
-        middle = (frame.size / 2, frame.size / 2, 1)
-        near = [each for each in again if np.hypot(*(each.matrix - frame.matrix) @ middle) < margin * frame.scale]
-        return near[0] if near else frame
+        found = find_covered(photo, canonical, hole.mask > 0) or find_faces(photo, canonical)
+        frames = [align(face.landmarks, canonical) for face in found]
+        inside = [1 - hole.outside(frame) for frame in frames]
+        for frame, share in zip(frames, inside, strict=True):
+            if share > 0 and share > _IN_IT * max(inside):
+                return frame
+        raise DFIError(
+            ErrorCode.NO_FACE,
+            "No face was found where the mask is: say where it is with a box around it, from hairline to throat and "
+            "ear to ear (--box X,Y,W,H).",
+        )
 
     def _solve(
         self,
@@ -151,20 +145,28 @@ class Filler:
         neighbours: Sequence[np.ndarray],
         iterations: int,
         progress: Callable[[int, int], None],
-    ) -> tuple[reconstruct.Iteration, int]:
-        """DFI: the picture with the mean features of the nearest neighbours in the hole; and which is the nearest."""
+    ) -> tuple[reconstruct.Iteration, int, int]:
+        """DFI: the picture with the nearest neighbours' mean features in the hole; and which of them is the nearest.
+
+        The number after the last neighbour's is the guide's own other half; the last result is who stands in where that
+        has the hole as well.
+        """
         inside = self._tensor(covered[..., None])
         window = Window.around(self._tensor(_grown(covered, _AROUND)[..., None]))
-        fitted = [
-            exemplar.relit(exemplar.moved(each, exemplar.motion_to(guide, each)), guide).astype(np.float32)
-            for each in neighbours
-        ]
-        with torch.inference_mode():
-            phi = self._network(window.of_image(self._tensor(guide)))
-            features = [self._network(window.of_image(self._tensor(each))) for each in fitted]
-        distance = cv2.distanceTransform(np.uint8(~covered), cv2.DIST_L2, 5)
+        fitted = [_fitted(guide, each) for each in neighbours]
+        distance = cv2.distanceTransform((~covered).astype(np.uint8), cv2.DIST_L2, 5)
         weight = self._tensor(np.where(distance > _UNTOUCHED, np.exp(-distance / _REACH), 0)[..., None])
-        distances = np.array([_distance(each, phi, window.of_image(weight)) for each in features])
+        donor = 0
+        phi = self._features(guide, window)
+        features = [self._features(each, window) for each in fitted]
+        distances = [_distance(each, phi, window.of_image(weight)) for each in features]
+        if _unseen(covered)[covered].mean() < _HIDDEN:
+            own = _fitted(guide, np.ascontiguousarray(guide[:, ::-1]))
+            donor = _donor(np.where(covered[..., None], own, guide), fitted, covered)
+            fitted.append(_where_unseen(own, fitted[donor], covered))
+            features.append(self._features(fitted[-1], window))
+            distances.append(_OWN * _distance(features[-1], phi, window.of_image(weight)))
+        distances = np.array(distances)
         order = np.argsort(distances)[:_AVERAGED]
         shares = np.exp((distances.min() - distances[order]) / (_SHARPNESS * distances.min() + 1e-6))
         shares /= shares.sum()
@@ -190,7 +192,11 @@ class Filler:
             kept=1 - inside,
             callback=lambda state: progress(state.iteration, iterations),
         )
-        return state, int(order[0])
+        return state, int(order[0]), donor
+
+    @torch.no_grad()
+    def _features(self, frame: np.ndarray, window: Window) -> vgg.Features:
+        return self._network(window.of_image(self._tensor(frame)))
 
     def _tensor(self, frame: np.ndarray) -> Tensor:
         """(S, S, C) to (1, C, S, S) float32."""
@@ -220,8 +226,8 @@ class _Hole:
     """What a mask covers of a photo, and the region around it that is looked at where the two meet."""
 
     def __init__(self, photo: Pixels, mask: np.ndarray) -> None:
-        self._photo, self._mask = photo, mask
-        left, top, width, height = cv2.boundingRect(np.uint8(mask > 0))
+        self._photo, self.mask = photo, mask
+        left, top, width, height = cv2.boundingRect((mask > 0).astype(np.uint8))
         margin = max(_SEAM, max(width, height) // 8)
         x, y = max(0, left - margin), max(0, top - margin)
         right, bottom = min(left + width + margin, mask.shape[1]), min(top + height + margin, mask.shape[0])
@@ -239,7 +245,7 @@ class _Hole:
             result += inside * (sampled + membrane(part - sampled, self._known) - result)
         if tone := tone_of(self._photo):
             result = tone.of(result)
-        return Patch(*self._region[:2], from_unit(result, self._photo.dtype), crop(self._mask, self._region).copy())
+        return Patch(*self._region[:2], from_unit(result, self._photo.dtype), crop(self.mask, self._region).copy())
 
     def filled(self, picture: np.ndarray | None, frame: Frame | None) -> Pixels:
         """The photo with that, without a trace of what is under the mask."""
@@ -248,7 +254,7 @@ class _Hole:
 
     def seen(self, photo: Pixels, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
         """The frame of the photo as filled so far, (S, S, 3), and where in it the hole is, (S, S) bool."""
-        mask = np.where(self._mask > 0, 255, 0).astype(np.uint8)[..., None]
+        mask = np.where(self.mask > 0, 255, 0).astype(np.uint8)[..., None]
         return seen(photo, frame), warp(mask, frame.matrix, (frame.size, frame.size))[..., 0] > _COVERED
 
     def outside(self, frame: Frame) -> float:
@@ -266,7 +272,7 @@ def _expect(view: np.ndarray, covered: np.ndarray, gallery: Gallery) -> tuple[np
     """A frame with what the gallery lets expect in its hole, and the neighbours that are most like it."""
     side = (SMALL, SMALL)
     small = cv2.resize(view, side, interpolation=cv2.INTER_AREA)
-    hole = cv2.resize(np.float32(covered), side, interpolation=cv2.INTER_AREA) > _COVERED
+    hole = cv2.resize(covered.astype(np.float32), side, interpolation=cv2.INTER_AREA) > _COVERED
     found = find_neighbours(gallery.small, small, hole, _LOOKED_AT)
     expected = cv2.resize(found.expected, covered.shape, interpolation=cv2.INTER_CUBIC)
     return np.where(covered[..., None], expected + membrane(view - expected, ~covered), view), found.nearest
@@ -278,22 +284,47 @@ def _frame_of(gallery: Gallery, neighbour: tuple[int, bool], size: int) -> np.nd
     return np.ascontiguousarray(frame[:, ::-1]) if mirrored else frame
 
 
+def _fitted(guide: np.ndarray, neighbour: np.ndarray) -> np.ndarray:
+    return exemplar.relit(exemplar.moved(neighbour, exemplar.motion_to(guide, neighbour)), guide).astype(np.float32)
+
+
+def _unseen(covered: np.ndarray) -> np.ndarray:
+    """The part of a hole that the face's other half does not show either, (S, S) bool."""
+    return np.asarray(covered & covered[:, ::-1])
+
+
+def _donor(face: np.ndarray, fitted: Sequence[np.ndarray], covered: np.ndarray) -> int:
+    """The number of the neighbour most like a face around what its other half does not show."""
+    unseen = _unseen(covered)
+    near = _grown(unseen, _RING) & ~unseen
+    if not near.any():
+        return 0
+    return int(np.argmin([np.square((exemplar.relit(each, face) - face)[near]).mean() for each in fitted]))
+
+
+def _where_unseen(own: np.ndarray, other: np.ndarray, covered: np.ndarray) -> np.ndarray:
+    """A face's own other half, and another face where that is not seen."""
+    scale = len(covered) / layout.FRAME_SIZE
+    grown = _grown(covered[:, ::-1], round(2 * _STRIP * scale)).astype(np.float32)
+    weight = cv2.GaussianBlur(grown, (0, 0), _STRIP * scale)[..., None]
+    return np.asarray(own + weight * (exemplar.relit(other, own) - own), np.float32)
+
+
 def _distance(features: vgg.Features, others: vgg.Features, weight: Tensor) -> float:
-    """Squared distance where `weight` (1, 1, H, W) is, each layer in units of the second's energy there."""
-    total = 0.0
+    """One minus the cosine between features where `weight` (1, 1, H, W) is, the mean over the layers."""
+    cosines = []
     for layer, other in zip(features, others, strict=True):
-        w = F.interpolate(weight, layer.shape[-2:], mode="area")
-        energy = (w * other.float().square()).sum().clamp_min(vgg.ENERGY_FLOOR)
-        total += float((w * (layer.float() - other.float()).square()).sum() / energy)
-    return total
+        root = F.interpolate(weight, layer.shape[-2:], mode="area").sqrt()
+        cosines.append(F.cosine_similarity((root * layer.float()).flatten(), (root * other.float()).flatten(), dim=0))
+    return 1 - float(torch.stack(cosines).mean())
 
 
 def _grown(covered: np.ndarray, pixels: int) -> np.ndarray:
-    return np.asarray(cv2.distanceTransform(np.uint8(~covered), cv2.DIST_L2, 5) <= pixels)
+    return np.asarray(cv2.distanceTransform((~covered).astype(np.uint8), cv2.DIST_L2, 5) <= pixels)
 
 
 def _sampled(picture: np.ndarray, frame: Frame, region: Box, border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
     """A frame's picture (S, S, C) at the photo's pixels in `region`, (h, w, C)."""
     to_frame = frame.inverse()
     to_frame[:, 2] += to_frame[:, :2] @ region[:2]
-    return sample(np.float32(picture), to_frame, region[2:], border=border)
+    return sample(picture.astype(np.float32), to_frame, region[2:], border=border)

@@ -8,7 +8,10 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from dfi_server.face.layout import FRAME_SIZE
+from dfi_server.face.frame import Frame
+from dfi_server.face.landmarks import find_landmarks
+from dfi_server.face.layout import DETAIL_FRAME_SIZE, FRAME_SIZE
+from dfi_server.face.spline import spline
 from dfi_server.photo.pixels import brightness
 
 _LIGHT = 6.0  # what is coarser is the guide's, what is finer the neighbour's
@@ -16,7 +19,7 @@ _SOFT = 2.0  # what motion is told from
 _SMOOTH = 4.0  # of the motion: a face is one piece
 _BANDS = (0.25, 0.5, 1.0, 2.0)  # between these there are octaves of detail; what is coarser than the last stays
 _NEAR = 25.0  # from the hole: where the photo's own detail is measured
-_MOST, _LEAST = 2.0, 0.3  # that an octave's contrast is changed by
+_MOST, _LEAST = 1.3, 0.3  # that an octave's contrast is changed by
 
 
 def moved(picture: np.ndarray, motion: np.ndarray) -> np.ndarray:
@@ -28,13 +31,26 @@ def moved(picture: np.ndarray, motion: np.ndarray) -> np.ndarray:
 
 
 def motion_to(guide: np.ndarray, neighbour: np.ndarray) -> np.ndarray:
-    """From each pixel of the guide the way to where the neighbour shows the same, (S, S, 2) in pixels.
+    """From each pixel of the guide the way to where the neighbour shows the same, (S', S', 2) in pixels of S'.
 
-    By dense inverse search (Kroeger et al., "Fast optical flow using dense inverse search", ECCV 2016).
+    Landmarks tell the way to the same part of another face, however its head is turned; optical flow the rest, by dense
+    inverse search (Kroeger et al., "Fast optical flow using dense inverse search", ECCV 2016). S' is the guide's S.
     """
+    to_there = _by_landmarks(guide, neighbour)
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    views = [_view(picture) for picture in (guide, relit(neighbour, guide))]
-    return _blur(search.calc(views[0], views[1], None), _SMOOTH)
+    views = [_view(picture) for picture in (guide, relit(moved(neighbour, to_there), guide))]
+    nearby = _blur(search.calc(views[0], views[1], None), _SMOOTH)
+    return nearby + moved(to_there, nearby)
+
+
+def _by_landmarks(guide: np.ndarray, neighbour: np.ndarray) -> np.ndarray:
+    size = guide.shape[0]
+    here, there = (_landmarks(picture) * DETAIL_FRAME_SIZE / size for picture in (guide, neighbour))
+    return cv2.resize(spline(there, here), (size, size)) * np.float32(size / DETAIL_FRAME_SIZE)
+
+
+def _landmarks(picture: np.ndarray) -> np.ndarray:
+    return find_landmarks(np.clip(picture, 0, 1).astype(np.float32), Frame(np.eye(2, 3), picture.shape[0]))
 
 
 def relit(neighbour: np.ndarray, guide: np.ndarray) -> np.ndarray:
@@ -43,11 +59,11 @@ def relit(neighbour: np.ndarray, guide: np.ndarray) -> np.ndarray:
 
 
 def detailed(coarse: np.ndarray, neighbour: np.ndarray, photo: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """`coarse` with the fine detail of a fitted neighbour, as contrasty octave by octave as the photo's around the hole.
+    """`coarse` with a fitted neighbour's fine detail, octave by octave as contrasty as the photo's around the hole.
 
     All of one size; `hole`: (S, S) bool. White noise makes up for grain that the neighbour does not have.
     """
-    near = ~hole & (cv2.distanceTransform(np.uint8(~hole), cv2.DIST_L2, 5) < _NEAR * len(hole) / FRAME_SIZE)
+    near = ~hole & (cv2.distanceTransform((~hole).astype(np.uint8), cv2.DIST_L2, 5) < _NEAR * len(hole) / FRAME_SIZE)
     result = _blur(coarse, _BANDS[-1])
     grain = np.random.default_rng(0).normal(size=coarse.shape[:2]).astype(np.float32)
     scales = [0.0, *(scale for scale in _BANDS if scale * len(hole) / FRAME_SIZE >= 0.4)]
@@ -71,4 +87,4 @@ def _blur(frame: np.ndarray, scale: float) -> np.ndarray:
 
 
 def _view(picture: np.ndarray) -> np.ndarray:
-    return np.rint(255 * np.clip(_blur(brightness(np.float32(picture)), _SOFT)[..., 0], 0, 1)).astype(np.uint8)
+    return np.rint(255 * np.clip(_blur(brightness(picture.astype(np.float32)), _SOFT)[..., 0], 0, 1)).astype(np.uint8)

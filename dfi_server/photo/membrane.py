@@ -1,7 +1,7 @@
 """The seam of a filled hole: a smooth offset after which what was filled meets the photo in light and colour.
 
-Inside the hole the offset is the membrane of Pérez, Gangnet & Blake, "Poisson Image Editing" (SIGGRAPH 2003, section 2):
-the solution of Laplace's equation that is, at the seam, what photo and filling differ by.
+Inside the hole the offset is the membrane of Pérez, Gangnet & Blake, "Poisson Image Editing" (SIGGRAPH 2003, section
+2): the solution of Laplace's equation that is, at the seam, what photo and filling differ by.
 """
 
 import cv2
@@ -9,7 +9,9 @@ import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
 
-_SIDE = 200  # cells to a side of the grid that the equation is solved on: the offset is smooth, more would only take time
+_SIDE = (
+    200  # cells to a side of the grid that the equation is solved on: the offset is smooth, more would only take time
+)
 
 
 def membrane(difference: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -52,7 +54,9 @@ def _solve(values: np.ndarray, hole: np.ndarray) -> np.ndarray:
             np.add.at(right, inside[edge], values[there][edge])
     row, column = np.concatenate(rows), np.concatenate(columns)
     size = (len(degree), len(degree))
-    laplacian = scipy.sparse.diags_array(degree) - scipy.sparse.coo_array((np.ones(len(row)), (row, column)), shape=size)
+    laplacian = scipy.sparse.diags_array(degree) - scipy.sparse.coo_array(
+        (np.ones(len(row)), (row, column)), shape=size
+    )
     solved = values.copy()
     solved[hole] = scipy.sparse.linalg.splu(laplacian.tocsc()).solve(right)
     return solved

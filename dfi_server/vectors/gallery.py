@@ -6,7 +6,7 @@ What a folder's photos show is remembered in the state folder, so that only new 
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from dfi_server.face import layout
 from dfi_server.face.find import align, find_largest
 from dfi_server.face.frame import Frame, seen
 from dfi_server.photo import colour, disk
+from dfi_server.photo.pixels import to_unit
 from dfi_server.photo.whole import write_whole
 from dfi_server.vectors import lfw
 from dfi_server.vectors.examples import photos_below
@@ -33,8 +34,8 @@ LEAST_FACES = 20
 
 _FRAMES = "*.webp"  # those of the package
 
-Progress = Callable[[int, int], None]
-"""Told how many photos were looked at, and how many there are (0: that is not known)."""
+Progress = Callable[[int, int | None], None]
+"""Told how many photos were looked at, and how many there are (None: that is not known)."""
 
 
 @dataclass(frozen=True)
@@ -53,18 +54,23 @@ class Gallery:
             raise DFIError(
                 ErrorCode.BAD_DATA,
                 f"{where} has {len(self.small)} photos with a face that was found: {LEAST_FACES} are the least to fill "
-                "from, and some hundreds do better. Leave --from out to fill from the faces that come with the program.",
+                "from, and some hundreds do better; without --from the faces that come with the program are taken.",
             )
 
 
 def of_package(folder: Path = paths.PORTRAITS / "faces") -> Gallery:
     """The faces that are part of the package. Raises DFIError(BAD_STORE) where they are missing or damaged."""
+    files = sorted(folder.glob(_FRAMES))
+
+    def frame(number: int, size: int) -> np.ndarray:
+        picture = to_unit(disk.read(files[number]).pixels)
+        method = cv2.INTER_AREA if size < len(picture) else cv2.INTER_CUBIC
+        return np.clip(cv2.resize(picture, (size, size), interpolation=method), 0, 1)
+
     try:
-        files = sorted(folder.glob(_FRAMES))
-        frames = [disk.read(file).pixels for file in files]
-        gallery = _of_frames(frames)
-        if len(frames) < LEAST_FACES:
-            raise ValueError(f"{len(frames)} are there")
+        small = [np.rint(255 * frame(number, SMALL)).astype(np.uint8) for number in range(len(files))]
+        gallery = Gallery(np.array(small).reshape(-1, SMALL, SMALL, 3), frame)
+        gallery.check(str(folder))
     except (DFIError, ValueError) as error:
         raise DFIError(
             ErrorCode.BAD_STORE,
@@ -82,25 +88,24 @@ def of_lfw(archive: Path, progress: Progress = lambda done, total: None) -> Gall
         if photo is not None:
             jpegs.append(jpeg)
             small.append(layout.to_frame(photo, SMALL))
-        progress(len(jpegs), 0)
-    gallery = Gallery(
+        progress(len(jpegs), None)
+    return Gallery(
         np.array(small, np.uint8).reshape(-1, SMALL, SMALL, 3),
-        lambda number, size: np.float32(layout.to_frame(np.asarray(lfw.decode(jpegs[number])), size)) / 255,
+        lambda number, size: to_unit(layout.to_frame(np.asarray(lfw.decode(jpegs[number])), size)),
     )
-    gallery.check(str(archive))
-    return gallery
 
 
 def of_folder(folder: Path, canonical: np.ndarray, progress: Progress = lambda done, total: None) -> Gallery:
     """The largest face of every photo below a folder; `canonical`: see find_largest.
 
-    Raises DFIError(BAD_DATA) where there is no folder, no photo, or too few faces.
+    Photos that cannot be read are left out, and told. Raises DFIError(BAD_DATA) where there is no folder, or no photo.
     """
     photos = photos_below(folder)
     memory = _Memory(folder, canonical)
     unreadable: list[DFIError] = []
     faces: list[tuple[Path, _Face]] = []
     faceless: list[Path] = []
+    complete = False
     try:
         for count, photo in enumerate(photos, start=1):
             try:
@@ -113,8 +118,9 @@ def of_folder(folder: Path, canonical: np.ndarray, progress: Progress = lambda d
                 else:
                     faces.append((photo, face))
             progress(count, len(photos))
-    finally:  # what was seen before an interruption as well
-        memory.keep()
+        complete = True
+    finally:  # what was seen before an interruption counts as well
+        memory.keep(complete)
 
     def frame(number: int, size: int) -> np.ndarray:
         photo, face = faces[number]
@@ -122,21 +128,7 @@ def of_folder(folder: Path, canonical: np.ndarray, progress: Progress = lambda d
         return seen(colour.to_srgb(disk.read(photo)), Frame(face.matrix).of_size(size))
 
     small = np.array([face.small for _, face in faces], np.uint8).reshape(-1, SMALL, SMALL, 3)
-    gallery = Gallery(small, frame, tuple(unreadable), tuple(faceless))
-    gallery.check(str(folder))
-    return gallery
-
-
-def _of_frames(frames: Sequence[np.ndarray]) -> Gallery:
-    """Of pictures that are frames already, (S, S, 3) uint8."""
-
-    def resized(number: int, size: int) -> np.ndarray:
-        frame = frames[number]
-        method = cv2.INTER_AREA if size < len(frame) else cv2.INTER_CUBIC
-        return np.clip(cv2.resize(np.float32(frame) / 255, (size, size), interpolation=method), 0, 1)
-
-    small = [np.rint(255 * resized(number, SMALL)) for number in range(len(frames))]
-    return Gallery(np.array(small, np.uint8).reshape(-1, SMALL, SMALL, 3), resized)
+    return Gallery(small, frame, tuple(unreadable), tuple(faceless))
 
 
 @dataclass(frozen=True)
@@ -189,15 +181,19 @@ class _Memory:
         frame = align(found[0].landmarks, self.canonical)
         return _Face(frame.matrix, np.rint(255 * seen(pixels, frame.of_size(SMALL))).astype(np.uint8))
 
-    def keep(self) -> None:
-        """Write down what the folder's photos show; a full disk only means that they are looked at again."""
-        faces = [face for face in self._asked.values() if face.matrix is not None]
+    def keep(self, complete: bool) -> None:
+        """Write down what the folder's photos show; a full disk only means that they are looked at again.
+
+        `complete`: all of them were asked for, so that the others are no longer there.
+        """
+        kept = self._asked if complete else self._seen
+        faces = [face for face in kept.values() if face.matrix is not None]
         tensors = {
-            "shows": np.array([face.matrix is not None for face in self._asked.values()], dtype=np.uint8),
+            "shows": np.array([face.matrix is not None for face in kept.values()], dtype=np.uint8),
             "matrices": np.array([face.matrix for face in faces], np.float64).reshape(-1, 2, 3),
             "small": np.array([face.small for face in faces], np.uint8).reshape(-1, SMALL, SMALL, 3),
         }
-        content = safetensors.numpy.save(tensors, metadata={"photos": json.dumps(list(self._asked))})
+        content = safetensors.numpy.save(tensors, metadata={"photos": json.dumps(list(kept))})
         with contextlib.suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self._file, lambda file: file.write(content))

@@ -10,20 +10,20 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dfi_server.vectors.gallery import SMALL
-
 _REGRESSED = 600  # faces, mirrored ones counted
 _RIDGE = 1.0  # times the mean variance of these faces
-_REACH = 8.0  # small pixels over which what is known counts less and less
+_REACH = 8.0  # small pixels over which what is known counts less and less for the regression
+_LIKENESS = 20.0  # and for who is alike: a woman gets no beard
 _IN_HOLE = 0.2  # what the expected part counts for when detail is chosen, beside 1 for what is known at the seam
 _LIGHT = 6.0  # small pixels: coarser differences are light
 _ASYMMETRY = 0.3  # of what the other side of the face differs from the expected, found again on this side
+_DULL = 1e-3  # a picture of one colour is like nothing
 _CHUNK = 512
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """`expected`: the whole face as regressed, (SMALL, SMALL, 3). `nearest`: numbers in the gallery, whether mirrored."""
+    """`expected`: the whole face as regressed, (S, S, 3). `nearest`: numbers in the gallery, and whether mirrored."""
 
     expected: np.ndarray
     nearest: tuple[tuple[int, bool], ...]
@@ -32,34 +32,45 @@ class Neighbours:
 def find_neighbours(small: np.ndarray, face: np.ndarray, hole: np.ndarray, count: int) -> Neighbours:
     """The `count` faces most like the known part of one.
 
-    `small`: the gallery's, (N, SMALL, SMALL, 3) uint8. `face`: (SMALL, SMALL, 3) in [0, 1]. `hole`: (SMALL, SMALL) bool.
+    `small`: the gallery's, (N, S, S, 3) uint8. `face`: (S, S, 3) in [0, 1]. `hole`: (S, S) bool.
     """
-    distance = cv2.distanceTransform(np.uint8(~hole), cv2.DIST_L2, 5)
+    distance = cv2.distanceTransform((~hole).astype(np.uint8), cv2.DIST_L2, 5)
     weight = np.where(hole, 0, np.exp(-distance / _REACH)).astype(np.float32)[..., None]
     regressed = _nearest(small, face, weight)[:_REGRESSED]
     expected = _symmetric(_regress(_faces(small, regressed), face, weight), face, hole)
     whole = np.where(hole[..., None], expected, face)
+    weight = np.exp(-distance / _LIKENESS).astype(np.float32)[..., None]
     both = np.where(hole[..., None], np.float32(_IN_HOLE), weight)
-    nearest = _nearest(small, whole, both, _without_light)[:count]
+    nearest = _nearest(small, whole, both, light=False)[:count]
     return Neighbours(expected, tuple((int(i) % len(small), bool(i >= len(small))) for i in nearest))
 
 
-def _nearest(small: np.ndarray, face: np.ndarray, weight: np.ndarray, look=lambda face: face) -> np.ndarray:
-    """Numbers of faces, the nearest first; those of len(small) and more are mirrored."""
-    root, wanted = np.sqrt(weight), look(np.float32(face))
-    views = np.stack([root * wanted, (root * wanted)[:, ::-1]]).reshape(2, -1)
+def _nearest(small: np.ndarray, face: np.ndarray, weight: np.ndarray, light: bool = True) -> np.ndarray:
+    """Numbers of faces, the nearest first; those of len(small) and more are mirrored.
+
+    Without light what counts is the angle between what is left, so that no dull picture is near to everything.
+    """
+    look = np.asarray if light else _without_light
+    root = np.sqrt(weight)
     roots = np.stack([root, root[:, ::-1]])
+    wanted = root * look(face.astype(np.float32))
+    views = np.stack([wanted, wanted[:, ::-1]]).reshape(2, -1)
     unlike = np.empty((2, len(small)), np.float32)
     for start in range(0, len(small), _CHUNK):
-        chunk = np.stack([look(np.float32(each) / 255) for each in small[start : start + _CHUNK]])
+        chunk = np.stack([look(each.astype(np.float32) / 255) for each in small[start : start + _CHUNK]])
         for side in (0, 1):
-            parts = (chunk * roots[side]).reshape(len(chunk), -1) - views[side]
-            unlike[side, start : start + _CHUNK] = np.einsum("ij,ij->i", parts, parts)
+            parts = (chunk * roots[side]).reshape(len(chunk), -1)
+            lengths = np.linalg.norm(parts, axis=1)
+            along = parts @ views[side]
+            # light: the squared distance, without the part that all have in common
+            unlike[side, start : start + _CHUNK] = (
+                lengths**2 - 2 * along if light else -along / np.maximum(lengths, _DULL)
+            )
     return np.argsort(unlike, axis=None)
 
 
 def _faces(small: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    faces = np.float32(small[numbers % len(small)]) / 255
+    faces = small[numbers % len(small)].astype(np.float32) / 255
     mirrored = numbers >= len(small)
     faces[mirrored] = faces[mirrored][:, :, ::-1]
     return faces
@@ -80,7 +91,7 @@ def _regress(faces: np.ndarray, face: np.ndarray, weight: np.ndarray) -> np.ndar
 def _symmetric(expected: np.ndarray, face: np.ndarray, hole: np.ndarray) -> np.ndarray:
     """`expected`, with what the other side of the face has beside it, as far as that is known."""
     apart = np.where(hole[..., None], 0, face - expected)[:, ::-1]
-    known = cv2.GaussianBlur(np.float32(~hole[:, ::-1]), (0, 0), 1.5)[..., None]
+    known = cv2.GaussianBlur((~hole[:, ::-1]).astype(np.float32), (0, 0), 1.5)[..., None]
     return np.asarray(expected + _ASYMMETRY * known * apart)
 
 

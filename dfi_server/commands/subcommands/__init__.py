@@ -14,6 +14,7 @@ from dfi_server.commands.subcommands import (
     bench,
     edit,
     faces,
+    fill,
     forget,
     keygen,
     learn,
@@ -36,7 +37,20 @@ class Command(Protocol):
         """Do it, and print the result. Raises DFIError."""
 
 
-_COMMANDS: tuple[Command, ...] = (setup, attributes, edit, batch, faces, strip, learn, forget, serve, keygen, bench)
+_COMMANDS: tuple[Command, ...] = (
+    setup,
+    attributes,
+    edit,
+    batch,
+    faces,
+    strip,
+    fill,
+    learn,
+    forget,
+    serve,
+    keygen,
+    bench,
+)
 
 
 def parser() -> argparse.ArgumentParser:
