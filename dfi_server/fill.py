@@ -166,9 +166,9 @@ class Filler:
             fitted.append(_where_unseen(own, fitted[donor], covered))
             features.append(self._features(fitted[-1], window))
             distances.append(_OWN * _distance(features[-1], phi, window.of_image(weight)))
-        distances = np.array(distances)
         order = np.argsort(distances)[:_AVERAGED]
-        shares = np.exp((distances.min() - distances[order]) / (_SHARPNESS * distances.min() + 1e-6))
+        nearest = min(distances)
+        shares = np.exp((nearest - np.array(distances)[order]) / (_SHARPNESS * nearest + 1e-6))
         shares /= shares.sum()
         chosen = list(zip(shares.tolist(), order.tolist(), strict=True))
         target = [sum(share * features[i][layer].float() for share, i in chosen) for layer in range(len(phi))]
@@ -196,7 +196,8 @@ class Filler:
 
     @torch.no_grad()
     def _features(self, frame: np.ndarray, window: Window) -> vgg.Features:
-        return self._network(window.of_image(self._tensor(frame)))
+        features: vgg.Features = self._network(window.of_image(self._tensor(frame)))
+        return features
 
     def _tensor(self, frame: np.ndarray) -> Tensor:
         """(S, S, C) to (1, C, S, S) float32."""
@@ -265,7 +266,8 @@ class _Hole:
         """How far each pixel of the region belongs to the frame, (h, w, 1)."""
         steps = (np.arange(frame.size, dtype=np.float32) + 0.5) * layout.FRAME_SIZE / frame.size
         edge = np.clip(np.minimum(steps, layout.FRAME_SIZE - steps) / _EDGE, 0, 1)
-        return np.clip(_sampled(np.outer(edge, edge)[..., None], frame, self._region, cv2.BORDER_CONSTANT), 0, 1)
+        sampled = _sampled(np.outer(edge, edge)[..., None], frame, self._region, cv2.BORDER_CONSTANT)
+        return np.asarray(np.clip(sampled, 0, 1))
 
 
 def _expect(view: np.ndarray, covered: np.ndarray, gallery: Gallery) -> tuple[np.ndarray, Sequence[tuple[int, bool]]]:

@@ -37,10 +37,10 @@ def motion_to(guide: np.ndarray, neighbour: np.ndarray) -> np.ndarray:
     inverse search (Kroeger et al., "Fast optical flow using dense inverse search", ECCV 2016). S' is the guide's S.
     """
     to_there = _by_landmarks(guide, neighbour)
-    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     views = [_view(picture) for picture in (guide, relit(moved(neighbour, to_there), guide))]
-    nearby = _blur(search.calc(views[0], views[1], None), _SMOOTH)
-    return nearby + moved(to_there, nearby)
+    nearby = _blur(search.calc(views[0], views[1], np.zeros((*views[0].shape, 2), np.float32)), _SMOOTH)
+    return np.asarray(nearby + moved(to_there, nearby))
 
 
 def _by_landmarks(guide: np.ndarray, neighbour: np.ndarray) -> np.ndarray:
@@ -87,4 +87,5 @@ def _blur(frame: np.ndarray, scale: float) -> np.ndarray:
 
 
 def _view(picture: np.ndarray) -> np.ndarray:
-    return np.rint(255 * np.clip(_blur(brightness(picture.astype(np.float32)), _SOFT)[..., 0], 0, 1)).astype(np.uint8)
+    light = np.clip(_blur(brightness(picture.astype(np.float32)), _SOFT)[..., 0], 0, 1)
+    return np.asarray(np.rint(255 * light), dtype=np.uint8)

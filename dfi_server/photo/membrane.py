@@ -38,7 +38,7 @@ def _cells(image: np.ndarray, step: int) -> np.ndarray:
 def _solve(values: np.ndarray, hole: np.ndarray) -> np.ndarray:
     """Laplace's equation in the `hole` (h, w) of a grid of `values` (h, w, C)."""
     if not hole.any() or hole.all():
-        return values * ~hole[..., None]
+        return np.asarray(values * ~hole[..., None])
     number = np.full(hole.shape, -1)
     number[hole] = np.arange(hole.sum())
     degree, right = np.zeros(hole.sum()), np.zeros((hole.sum(), values.shape[2]))

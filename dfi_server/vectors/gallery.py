@@ -188,7 +188,7 @@ class _Memory:
         """
         kept = self._asked if complete else self._seen
         faces = [face for face in kept.values() if face.matrix is not None]
-        tensors = {
+        tensors: dict[str, np.ndarray] = {
             "shows": np.array([face.matrix is not None for face in kept.values()], dtype=np.uint8),
             "matrices": np.array([face.matrix for face in faces], np.float64).reshape(-1, 2, 3),
             "small": np.array([face.small for face in faces], np.uint8).reshape(-1, SMALL, SMALL, 3),

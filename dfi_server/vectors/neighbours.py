@@ -73,7 +73,7 @@ def _faces(small: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     faces = small[numbers % len(small)].astype(np.float32) / 255
     mirrored = numbers >= len(small)
     faces[mirrored] = faces[mirrored][:, :, ::-1]
-    return faces
+    return np.asarray(faces)
 
 
 def _regress(faces: np.ndarray, face: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Fill what a mask covers of a face from the faces that are most like the rest of it.
 
 Sunglasses, a hand on a cheek, a scratch: MASK is a picture of the photo's size, white where the photo is to be filled
-and black where it stays as it is, bit for bit. What is under the white is not looked at. Without --from or --lfw the faces
-that come with the program are used; other photos of the same person do best.
+and black where it stays as it is, bit for bit. What is under the white is not looked at. Without --from or --lfw the
+faces that come with the program are used; other photos of the same person do best.
 """
 
 import argparse
