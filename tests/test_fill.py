@@ -5,13 +5,13 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import pytest
+from support.checks import refusal
 
 from dfi_server.errors import ErrorCode
 from dfi_server.face.find import align, find_largest
 from dfi_server.fill import Filler, Filling
 from dfi_server.photo.pixels import composite
 from dfi_server.vectors import gallery
-from support.checks import refusal
 
 ITERATIONS = 5
 

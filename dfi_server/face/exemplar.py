@@ -19,6 +19,7 @@ _SOFT = 2.0  # what motion is told from
 _SMOOTH = 4.0  # of the motion: a face is one piece
 _BANDS = (0.25, 0.5, 1.0, 2.0)  # between these there are octaves of detail; what is coarser than the last stays
 _NEAR = 25.0  # from the hole: where the photo's own detail is measured
+_MIDDLE, _RADII = (100, 105), (50, 72)  # of a face without its hair
 _MOST, _LEAST = 1.3, 0.3  # that an octave's contrast is changed by
 
 
@@ -63,7 +64,10 @@ def detailed(coarse: np.ndarray, neighbour: np.ndarray, photo: np.ndarray, hole:
 
     All of one size; `hole`: (S, S) bool. White noise makes up for grain that the neighbour does not have.
     """
-    near = ~hole & (cv2.distanceTransform((~hole).astype(np.uint8), cv2.DIST_L2, 5) < _NEAR * len(hole) / FRAME_SIZE)
+    down, across = (np.mgrid[: len(hole), : len(hole)] + 0.5) * FRAME_SIZE / len(hole)
+    oval = np.hypot((across - _MIDDLE[0]) / _RADII[0], (down - _MIDDLE[1]) / _RADII[1]) < 1
+    distance = cv2.distanceTransform((~hole).astype(np.uint8), cv2.DIST_L2, 5) * FRAME_SIZE / len(hole)
+    near = oval & ~hole & (distance < _NEAR)
     result = _blur(coarse, _BANDS[-1])
     grain = np.random.default_rng(0).normal(size=coarse.shape[:2]).astype(np.float32)
     scales = [0.0, *(scale for scale in _BANDS if scale * len(hole) / FRAME_SIZE >= 0.4)]
@@ -71,14 +75,16 @@ def detailed(coarse: np.ndarray, neighbour: np.ndarray, photo: np.ndarray, hole:
         own, others, noise = (_blur(each, fine) - _blur(each, rough) for each in (photo, neighbour, grain[..., None]))
         wanted, there = (_contrast(each[near]) for each in (own, others))
         gain = float(np.clip(wanted / max(there, 1e-6), _LEAST, _MOST))
-        missing = np.sqrt(max(wanted**2 - (gain * there) ** 2, 0)) / max(_contrast(noise), 1e-6)
-        result = result + gain * others + missing * noise
+        result = result + gain * others
+        if not fine:
+            missing = np.sqrt(max(wanted**2 - (gain * there) ** 2, 0)) / max(_contrast(noise), 1e-6)
+            result = result + missing * noise
     return np.asarray(result)
 
 
 def _contrast(band: np.ndarray) -> float:
     """The usual size of a band's brightness: the median, which a few edges do not raise."""
-    return float(np.median(np.abs(band.mean(axis=-1))))
+    return float(np.median(np.abs(band.mean(axis=-1)))) if band.size else 0.0
 
 
 def _blur(frame: np.ndarray, scale: float) -> np.ndarray:

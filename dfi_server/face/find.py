@@ -38,7 +38,7 @@ _GLANCE_SIDE = 128  # about as many pixels to a side tell a photo's contrast
 _CLEARLY_LARGEST = 0.9  # the next face's size, as a fraction, up to which a glance tells which is the largest
 _CANDIDATE_SCORE = -0.2
 _ACCEPTED_SCORE = 0.25  # on the aligned face; 1 % of LFW's photos score less than 0.14, 5 % less than 0.76
-_COVERED_SCORE = -0.7  # of a face with a hole in it, both ways: a quarter missing takes 1 to 2 off the score
+_COVERED_SCORES = -1.0, -0.7  # of a candidate and of a face with a hole in it: a missing quarter takes off 1 to 2
 _DOUBTFUL_SCORE, _SURE_SCORE = 0.5, 1.0  # below the first nothing counts beside a face above the second
 
 # The detector's median rectangle over 300 LFW photos: where the predictor expects a face that is already aligned.
@@ -122,15 +122,15 @@ def _turned(photo: Pixels, coarse: Pixels, upright: Sequence[Face], canonical: n
 def find_covered(photo: Pixels, canonical: np.ndarray, hole: np.ndarray) -> list[Face]:
     """Upright and tilted faces of which a part is missing, the surest first; some of them may be no faces.
 
-    `hole`: (H, W) bool, what is missing. Landmarks in it are where the others let expect them, if two of these or more
-    are seen.
+    `hole`: (H, W) bool, what is missing. There the face's other half is looked at, and landmarks are where the others
+    let expect them, if two of these or more are seen.
     """
     picture = _scaled(photo, photo, _TILTED_PIXELS)
     coarse = np.asarray(picture) if picture.width < photo.shape[1] else photo
     found = [
         face
         for tilt in (0, *_TILTS)
-        for face in _search(photo, coarse, picture, tilt, canonical, (_COVERED_SCORE, _COVERED_SCORE), hole)
+        for face in _search(photo, coarse, picture, tilt, canonical, _COVERED_SCORES, hole)
     ]
     return sorted(found, key=lambda face: -face.score)
 
@@ -228,6 +228,8 @@ def _refine(
             chip = _picture(coarse, on_coarse, (side, side))
         else:
             chip = _picture(photo, to_photo, (side, side))
+        if hole is not None:
+            chip = _completed(chip, warp(_as_picture(hole), to_photo, (side, side))[..., 0] > 0)
         points = _points(_predictor()(chip, rectangle)) @ to_photo[:, :2].T + to_photo[:, 2]
     small = np.asarray(Image.fromarray(chip).resize((layout.PHOTO_SIZE, layout.PHOTO_SIZE), Image.Resampling.BOX))
     rectangles, scores, _ = _detector().run(small, 0, least)
@@ -245,6 +247,15 @@ def _refine(
     side_in_photo = np.ptp(_LFW_RECTANGLE.reshape(2, 2), axis=0).max() * math.sqrt(np.linalg.det(similarity[:, :2]))
     x, y = (round(value - side_in_photo / 2) for value in middle)
     return Face((x, y, round(side_in_photo), round(side_in_photo)), points, max(near))
+
+
+def _completed(chip: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """An aligned face with its other half in the hole, as far as that is seen."""
+    return np.where((hole & ~hole[:, ::-1])[..., None], chip[:, ::-1], chip)
+
+
+def _as_picture(hole: np.ndarray) -> np.ndarray:
+    return np.where(hole, np.uint8(255), np.uint8(0))[..., None]
 
 
 def _uncovered(points: np.ndarray, canonical: np.ndarray, hole: np.ndarray) -> np.ndarray:
