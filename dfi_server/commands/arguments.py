@@ -75,7 +75,7 @@ def add_local_edit(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--iterations", type=positive, metavar="N", help="of L-BFGS (default: as it takes)")
     parser.add_argument(
-        "--box", type=_box, metavar="X,Y,W,H", help="edit only in there; the face itself where none is found in it"
+        "--box", type=box, metavar="X,Y,W,H", help="edit only in there; the face itself where none is found in it"
     )
     parser.add_argument(
         "--keep",
@@ -156,7 +156,8 @@ def _face(text: str) -> "FaceChoice":
     return int(text)
 
 
-def _box(text: str) -> tuple[int, int, int, int]:
+def box(text: str) -> tuple[int, int, int, int]:
+    """X,Y,W,H as argparse's `type`."""
     try:
         x, y, width, height = (int(part) for part in text.split(","))
     except ValueError:

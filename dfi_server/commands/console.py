@@ -100,14 +100,14 @@ def say(file: Path, notes: Sequence[str]) -> None:
         print(f"dfi: {file}: {note}", file=sys.stderr)
 
 
-def iteration_bar() -> "tqdm[None]":
+def iteration_bar(what: str = "editing") -> "tqdm[None]":
     """The progress of an edit, where there is a terminal."""
     from tqdm import tqdm
 
-    return tqdm(desc="editing", unit="it", disable=None, leave=False)
+    return tqdm(desc=what, unit="it", disable=None, leave=False)
 
 
-def advance(bar: "tqdm[None]", done: int, total: int) -> None:
-    """Let a bar show that `done` of at most `total` are done."""
+def advance(bar: "tqdm[None]", done: int, total: int | None) -> None:
+    """Let a bar show that `done` of at most `total` are done; None: nobody knows of how many."""
     bar.total = total
     bar.update(done - bar.n)

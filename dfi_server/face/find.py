@@ -38,13 +38,14 @@ _GLANCE_SIDE = 128  # about as many pixels to a side tell a photo's contrast
 _CLEARLY_LARGEST = 0.9  # the next face's size, as a fraction, up to which a glance tells which is the largest
 _CANDIDATE_SCORE = -0.2
 _ACCEPTED_SCORE = 0.25  # on the aligned face; 1 % of LFW's photos score less than 0.14, 5 % less than 0.76
+_COVERED_SCORES = -1.0, -0.7  # of a candidate and of a face with a hole in it: a missing quarter takes off 1 to 2
 _DOUBTFUL_SCORE, _SURE_SCORE = 0.5, 1.0  # below the first nothing counts beside a face above the second
 
 # The detector's median rectangle over 300 LFW photos: where the predictor expects a face that is already aligned.
 _LFW_RECTANGLE = np.array([77.0, 89.0, 181.0, 189.0])
 _TAIL = 5  # per cent of a face's pixels that are darker, or brighter, than what counts for its contrast
 _WEAK, _USUAL = 0.4, 0.56  # contrast of brightness, in units of white: a tenth of LFW's faces have less, half of them
-_REFINEMENTS = 2
+_REFINEMENTS, _COVERED_REFINEMENTS = 2, 4
 _CHIP = 2  # aligned faces are looked at in twice LFW's size: the predictor answers in whole pixels
 
 
@@ -118,6 +119,22 @@ def _turned(photo: Pixels, coarse: Pixels, upright: Sequence[Face], canonical: n
     return [face for face in found if face.score > _SURE_SCORE or not upright]
 
 
+def find_covered(photo: Pixels, canonical: np.ndarray, hole: np.ndarray) -> list[Face]:
+    """Upright and tilted faces of which a part is missing, the surest first; some of them may be no faces.
+
+    `hole`: (H, W) bool, what is missing. There the face's other half is looked at, and landmarks are where the others
+    let expect them, if two of these or more are seen.
+    """
+    picture = _scaled(photo, photo, _TILTED_PIXELS)
+    coarse = np.asarray(picture) if picture.width < photo.shape[1] else photo
+    found = [
+        face
+        for tilt in (0, *_TILTS)
+        for face in _search(photo, coarse, picture, tilt, canonical, _COVERED_SCORES, hole)
+    ]
+    return sorted(found, key=lambda face: -face.score)
+
+
 def align(landmarks: np.ndarray, canonical: np.ndarray) -> Frame:
     """The frame whose similarity brings LFW's `canonical` landmarks nearest to `landmarks`, by least squares.
 
@@ -139,10 +156,19 @@ def lfw_landmarks(photo: np.ndarray) -> np.ndarray:
     return _points(_predictor()(photo, dlib.rectangle(*map(round, _LFW_RECTANGLE))))
 
 
-def _search(photo: Pixels, coarse: Pixels, picture: Image.Image, tilt: float, canonical: np.ndarray) -> Iterator[Face]:
+def _search(
+    photo: Pixels,
+    coarse: Pixels,
+    picture: Image.Image,
+    tilt: float,
+    canonical: np.ndarray,
+    scores: tuple[float, float] = (_CANDIDATE_SCORE, _ACCEPTED_SCORE),
+    hole: np.ndarray | None = None,
+) -> Iterator[Face]:
     """Faces that the detector finds in `picture`, a scaled copy of the photo, turned by `tilt` degrees.
 
-    `coarse`: the photo, or a smaller copy to look closer at large faces.
+    `coarse`: the photo, or a smaller copy to look closer at large faces. `scores`: the least of a candidate, and of a
+    face. `hole`: see find_covered.
     """
     if tilt and (shrink := _TURNED_SIDES / (picture.width + picture.height)) < 1:
         size = (max(1, round(picture.width * shrink)), max(1, round(picture.height * shrink)))
@@ -152,10 +178,12 @@ def _search(photo: Pixels, coarse: Pixels, picture: Image.Image, tilt: float, ca
     back = np.array([[cos, -sin], [sin, cos]])
     scale = photo.shape[1] / picture.width
     pixels = np.asarray(turned)
-    rectangles, _, _ = _detector().run(pixels, 0, _CANDIDATE_SCORE)
+    rectangles, _, _ = _detector().run(pixels, 0, scores[0])
     for rectangle in rectangles:
         points = _guess(pixels, rectangle) - np.array(turned.size) / 2
-        face = _refine(photo, coarse, (points @ back.T + np.array(picture.size) / 2) * scale, canonical)
+        face = _refine(
+            photo, coarse, (points @ back.T + np.array(picture.size) / 2) * scale, canonical, scores[1], hole
+        )
         if face is not None:
             yield face
 
@@ -179,12 +207,20 @@ def _equalised(picture: Image.Image) -> Image.Image:
     return Image.fromarray(light).convert("RGB")
 
 
-def _refine(photo: Pixels, coarse: Pixels, points: np.ndarray, canonical: np.ndarray) -> Face | None:
+def _refine(
+    photo: Pixels,
+    coarse: Pixels,
+    points: np.ndarray,
+    canonical: np.ndarray,
+    least: float = _ACCEPTED_SCORE,
+    hole: np.ndarray | None = None,
+) -> Face | None:
     """Landmarks found again on the aligned face, until face and frame agree; None if that is no face after all."""
     to_coarse = np.diag(np.divide(coarse.shape[1::-1], photo.shape[1::-1]))
     side = _CHIP * layout.PHOTO_SIZE
     rectangle = dlib.rectangle(*map(round, _CHIP * _LFW_RECTANGLE))
-    for _ in range(_REFINEMENTS):
+    for _ in range(_REFINEMENTS if hole is None else _COVERED_REFINEMENTS):
+        points = points if hole is None else _uncovered(points, canonical, hole)
         similarity = _similarity(canonical, points)
         to_photo = similarity @ np.diag([1 / _CHIP, 1 / _CHIP, 1])
         on_coarse = to_coarse @ to_photo
@@ -192,9 +228,11 @@ def _refine(photo: Pixels, coarse: Pixels, points: np.ndarray, canonical: np.nda
             chip = _picture(coarse, on_coarse, (side, side))
         else:
             chip = _picture(photo, to_photo, (side, side))
+        if hole is not None:
+            chip = _completed(chip, warp(_as_picture(hole), to_photo, (side, side))[..., 0] > 0)
         points = _points(_predictor()(chip, rectangle)) @ to_photo[:, :2].T + to_photo[:, 2]
     small = np.asarray(Image.fromarray(chip).resize((layout.PHOTO_SIZE, layout.PHOTO_SIZE), Image.Resampling.BOX))
-    rectangles, scores, _ = _detector().run(small, 0, _ACCEPTED_SCORE)
+    rectangles, scores, _ = _detector().run(small, 0, least)
     centre = _LFW_RECTANGLE.reshape(2, 2).mean(axis=0)
     near = [
         score
@@ -203,11 +241,31 @@ def _refine(photo: Pixels, coarse: Pixels, points: np.ndarray, canonical: np.nda
     ]
     if not near:
         return None
+    points = points if hole is None else _uncovered(points, canonical, hole)
     similarity = _similarity(canonical, points)
     middle = similarity[:, :2] @ centre + similarity[:, 2]
     side_in_photo = np.ptp(_LFW_RECTANGLE.reshape(2, 2), axis=0).max() * math.sqrt(np.linalg.det(similarity[:, :2]))
     x, y = (round(value - side_in_photo / 2) for value in middle)
     return Face((x, y, round(side_in_photo), round(side_in_photo)), points, max(near))
+
+
+def _completed(chip: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """An aligned face with its other half in the hole, as far as that is seen."""
+    return np.where((hole & ~hole[:, ::-1])[..., None], chip[:, ::-1], chip)
+
+
+def _as_picture(hole: np.ndarray) -> np.ndarray:
+    return np.where(hole, np.uint8(255), np.uint8(0))[..., None]
+
+
+def _uncovered(points: np.ndarray, canonical: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """The points, those in the hole where the others say that they are."""
+    x, y = np.clip(points.astype(int), 0, np.array(hole.shape[::-1]) - 1).T
+    seen = ~hole[y, x]
+    if seen.all() or seen.sum() < 2:
+        return points
+    similarity = _similarity(canonical[seen], points[seen])
+    return np.where(seen[:, None], points, canonical @ similarity[:, :2].T + similarity[:, 2])
 
 
 def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:

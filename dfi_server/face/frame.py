@@ -132,13 +132,20 @@ def warp(photo: Pixels, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray
 
 
 def sample(
-    image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], interpolation: int = cv2.INTER_CUBIC
+    image: np.ndarray,
+    matrix: np.ndarray,
+    size: tuple[int, int],
+    interpolation: int = cv2.INTER_CUBIC,
+    border: int = cv2.BORDER_REPLICATE,
 ) -> np.ndarray:
-    """`image` at `matrix` times each pixel of the result; both in coordinates where a pixel's centre is at .5."""
+    """`image` at `matrix` times each pixel of the result; both in coordinates where a pixel's centre is at .5.
+
+    `border`: what is seen beyond the image; with cv2.BORDER_CONSTANT nothing, which is 0.
+    """
     centred = matrix.copy()
     centred[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5
     flags = interpolation | cv2.WARP_INVERSE_MAP
-    sampled = cv2.warpAffine(image, centred, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    sampled = cv2.warpAffine(image, centred, size, flags=flags, borderMode=border)
     return sampled.reshape(size[1], size[0], -1)
 
 

@@ -71,6 +71,14 @@ class Window:
         )
         return relu3_1, relu4_1, relu5_1
 
+    def in_features(self, part: Tensor, whole: Tensor) -> Tensor:
+        """Features of the window in a layer that is 0 around them, as large as the whole image's layer."""
+        step = self.size[0] // whole.shape[-2]
+        result = torch.zeros_like(whole, dtype=part.dtype)
+        top, left = self.rows.start // step, self.columns.start // step
+        result[..., top : top + part.shape[-2], left : left + part.shape[-1]] = part
+        return result
+
 
 def place_of(shift: vgg.Features, size: tuple[int, int]) -> Tensor:
     """Where a shift acts: (1, 1, *size) in [0, 1], from its energy over the feature maps.

@@ -42,7 +42,7 @@ def of_folders(name: str, with_it: Path, without: Path) -> Examples:
             ErrorCode.BAD_DATA,
             f"{with_it} and {without} are one folder, or one lies in the other: name two that share no photo.",
         )
-    sides = [_distinct(_photos_below(folder)) for folder in (with_it, without)]
+    sides = [_distinct(photos_below(folder)) for folder in (with_it, without)]
     if shared := [sides[0][digest] for digest in sides[0] if digest in sides[1]]:
         also = f", and {len(shared) - 1} more," if len(shared) > 1 else ""
         raise DFIError(
@@ -103,7 +103,7 @@ def of_table(table: Path, folder: Path) -> Examples:
     return Examples(tuple(photos), kept, matrix[:, varies], tuple(f"{table}: {note}" for note in notes))
 
 
-def _photos_below(folder: Path) -> list[Path]:
+def photos_below(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DFIError(ErrorCode.BAD_DATA, f"There is no folder {folder}: name one that holds photos.")
     found = [path for path in folder.rglob("*") if path.suffix.lower() in formats.EXTENSIONS and path.is_file()]

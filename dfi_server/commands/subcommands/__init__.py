@@ -14,6 +14,7 @@ from dfi_server.commands.subcommands import (
     bench,
     edit,
     faces,
+    fill,
     forget,
     keygen,
     learn,
@@ -38,7 +39,7 @@ class Command(Protocol):
 
 
 _COMMANDS: tuple[Command, ...] = (
-    *(setup, attributes, edit, batch, faces, strip, report),
+    *(setup, attributes, edit, batch, faces, strip, report, fill),
     *(learn, forget, serve, keygen, bench),
 )
 
