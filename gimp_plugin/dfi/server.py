@@ -23,6 +23,14 @@ HERE = Path(__file__).resolve().parent
 LOADING_SECONDS = 180  # a model that is not there by then will not come
 LOST_SECONDS = 2.0  # without an answer to "how are you?"
 STOP_SECONDS = 3.0  # that a server gets to end by itself
+KEYS = HERE / "keys"  # a client's, where a sandbox hides those of the state folder
+
+
+def sandbox() -> str:
+    """The name of the sandbox that GIMP is in; "" where it may start any program."""
+    if Path("/.flatpak-info").exists():
+        return "Flatpak"
+    return "Snap" if os.environ.get("SNAP") else ""
 
 
 class State(Enum):
@@ -52,7 +60,7 @@ class NotInstalled(UserError):
     """Something of the plug-in's own is missing."""
 
     def __init__(self, what: str) -> None:
-        remedy = _("Run install.sh of Deep Feature Interpolation again.")
+        remedy = _("Run 'dfi gimp install' again.")
         super().__init__(f"{what} {remedy}")
 
 
@@ -85,7 +93,12 @@ class Server:
         try:
             settings = json.loads(path.read_text("utf-8"))
             endpoint = os.environ.get("DFI_ENDPOINT") or str(settings["endpoint"])
-            return list(settings["command"]), self._client.find(endpoint, Path(settings.get("home", "")))
+            place = self._client.find(endpoint, Path(settings.get("home", "")))
+            if place.client_keys and KEYS.exists():
+                place = place._replace(client_keys=KEYS)
+            if settings.get("home"):
+                os.environ["DFI_HOME"] = settings["home"]  # for the server that is started from here
+            return list(settings["command"]), place
         except (OSError, ValueError, LookupError, TypeError) as error:
             text = _("The server is not installed: {path} is missing or wrong ({error}).")
             raise NotInstalled(text.format(path=path, error=error)) from error
@@ -97,8 +110,11 @@ class Server:
         DFIError.
         """
         client = self._client
-        vars(self).pop("_settings", None)  # install.sh may have been run meanwhile
+        vars(self).pop("_settings", None)  # 'dfi gimp install' may have been run meanwhile
         command, place = self._settings
+        if (shut_in := sandbox()) and not self._answers(place):
+            text = _("{sandbox} lets GIMP start no programs: run this in a terminal, then try again.")
+            raise UserError(f"{text.format(sandbox=shut_in)}\n\ndfi serve --endpoint {place.to_serve}")
 
         def starting(seconds: float) -> None:
             text = _("Starting the server… {seconds:.0f} s").format(seconds=seconds)
@@ -119,6 +135,13 @@ class Server:
             labels = {name: label(name) for name in link.attributes()}
         self.store = info.store
         return labels
+
+    def _answers(self, place: Any) -> bool:
+        """Whether a server listens there; one that has made its keys, if it is to have any."""
+        if place.client_keys and not (place.client_keys / self._client.SERVER_KEY).exists():
+            return False
+        with self._client.Client(place.endpoint, keys=place.client_keys) as link:
+            return bool(link.is_connected(LOST_SECONDS))
 
     def status(self) -> Status:
         """How a server is that was connected to. Always from the same thread."""

@@ -15,6 +15,7 @@ from dfi_server.commands.subcommands import (
     edit,
     faces,
     forget,
+    gimp,
     keygen,
     learn,
     serve,
@@ -36,7 +37,20 @@ class Command(Protocol):
         """Do it, and print the result. Raises DFIError."""
 
 
-_COMMANDS: tuple[Command, ...] = (setup, attributes, edit, batch, faces, strip, learn, forget, serve, keygen, bench)
+_COMMANDS: tuple[Command, ...] = (
+    setup,
+    attributes,
+    edit,
+    batch,
+    faces,
+    strip,
+    learn,
+    forget,
+    gimp,
+    serve,
+    keygen,
+    bench,
+)
 
 
 def parser() -> argparse.ArgumentParser:
