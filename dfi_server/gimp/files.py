@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1]
 EDITOR_SIDE = (
     "__init__.py",
     "errors.py",
+    "system.py",
     *(f"wire/{name}.py" for name in ("__init__", "messages", "protocol", "place", "client")),
 )
 """What GIMP's Python needs of this package."""
