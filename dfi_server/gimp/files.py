@@ -45,7 +45,12 @@ def make(folder: Path, machine: Machine, home: Path, pyzmq: Path | None) -> None
         target = folder / PACKAGE.name / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(PACKAGE / name, target)
-    settings = {"endpoint": place.OWN, "home": str(home), "command": server_command(machine)}
+    settings = {
+        "endpoint": place.OWN,
+        "home": str(home),
+        "command": server_command(machine),
+        "relay": [sys.executable, "-P", "-m", "dfi_server.wire.relay"],
+    }
     (folder / "server.json").write_text(json.dumps(settings, indent=1), "utf-8")
     if pyzmq:
         shutil.copytree(pyzmq, folder / VENDOR)

@@ -23,7 +23,27 @@ HERE = Path(__file__).resolve().parent
 LOADING_SECONDS = 180  # a model that is not there by then will not come
 LOST_SECONDS = 2.0  # without an answer to "how are you?"
 STOP_SECONDS = 3.0  # that a server gets to end by itself
+_GIMPS_OWN = ("PYTHONHOME", "PYTHONPATH", *(("LD_PRELOAD", "LD_LIBRARY_PATH") if "APPDIR" in os.environ else ()))
+"""What GIMP sets for its Python, and an AppImage for its libraries, and programs outside of it must not get."""
+
 KEYS = HERE / "keys"  # a client's, where a sandbox hides those of the state folder
+
+
+def _has_pyzmq() -> bool:
+    """Whether this Python has one that it can load, its own or the one beside this file."""
+    for folder in (None, HERE / "vendor"):
+        if folder:
+            sys.path.append(str(folder))
+        try:
+            import zmq  # noqa: F401
+
+            return True
+        except ImportError:
+            for name in [name for name in sys.modules if name.partition(".")[0] == "zmq"]:
+                del sys.modules[name]  # half of it
+        if folder:
+            sys.path.remove(str(folder))
+    return False
 
 
 def sandbox() -> str:
@@ -71,18 +91,20 @@ class Server:
         self.log = Path(GLib.get_user_cache_dir()) / "dfi" / "server.log"
         self.store = ""  # known once connected
         self._links: dict[str, Any] = {}  # one to each purpose, and so to each thread
+        for name in _GIMPS_OWN:
+            os.environ.pop(name, None)
 
     @cached_property
     def _client(self) -> ModuleType:
         """dfi_server.wire.client. Not imported at the top: a plug-in that fails there has no menu item to say why."""
         try:
-            try:
+            if not _has_pyzmq():  # then a process that has it is asked
+                sys.path.insert(0, str(HERE / "substitute"))
                 import zmq
-            except ImportError:
-                sys.path.append(str(HERE / "vendor"))
-                import zmq  # noqa: F401
+
+                zmq.relay = json.loads((HERE / "server.json").read_text("utf-8"))["relay"]
             from dfi_server.wire import client
-        except ImportError as error:
+        except (ImportError, OSError, ValueError, LookupError) as error:
             raise NotInstalled(_("A part of the plug-in is missing ({error}).").format(error=error)) from error
         return client
 
