@@ -46,6 +46,14 @@ def _has_pyzmq() -> bool:
     return False
 
 
+def _relay() -> list[str]:
+    """The command of the process that has pyzmq. Raises ImportError where there is none either."""
+    try:
+        return list(json.loads((HERE / "server.json").read_text("utf-8"))["relay"])
+    except (OSError, ValueError, LookupError, TypeError):
+        raise ImportError("No module named 'zmq'") from None
+
+
 def sandbox() -> str:
     """The name of the sandbox that GIMP is in; "" where it may start any program."""
     if Path("/.flatpak-info").exists():
@@ -102,9 +110,9 @@ class Server:
                 sys.path.insert(0, str(HERE / "substitute"))
                 import zmq
 
-                zmq.relay = json.loads((HERE / "server.json").read_text("utf-8"))["relay"]
+                zmq.relay = _relay()
             from dfi_server.wire import client
-        except (ImportError, OSError, ValueError, LookupError) as error:
+        except ImportError as error:
             raise NotInstalled(_("A part of the plug-in is missing ({error}).").format(error=error)) from error
         return client
 
