@@ -1,9 +1,7 @@
 """The DFI server as the plug-in sees it: found or started, asked, restarted, and its state in words."""
 
-import contextlib
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import processes
 from gi.repository import GLib
 from i18n import _
 from layer import Rectangle, Source
@@ -195,22 +194,15 @@ class Server:
 
     def stop(self) -> None:
         """End what listens or should listen at the endpoint, if this user started it with the endpoint named."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        for at_once in (False, True):
             for process in self._processes():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, number)
+                processes.end(process, at_once)
             deadline = time.monotonic() + STOP_SECONDS
             while self._processes() and time.monotonic() < deadline:
                 time.sleep(0.05)
 
     def _processes(self) -> list[int]:
-        wanted = [b"--endpoint", self._settings[1].to_serve.encode(), b""]
-        found = []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):  # ended meanwhile
-                if path.stat().st_uid == os.getuid() and path.read_bytes().split(b"\0")[-3:] == wanted:
-                    found.append(int(path.parent.name))
-        return found
+        return processes.ending_with(f"--endpoint {self._settings[1].to_serve}")
 
     def faces(self, source: Source) -> Sequence[Sequence[int]]:
         """The faces that the user may mean, as x, y, width, height in the layer, largest first. Raises DFIError."""
