@@ -48,18 +48,18 @@ if ($Uninstall) {
 
 if (-not (Test-Path $python)) {
     $found = $null
-    foreach ($candidate in @('py -3', 'python', 'python3')) {
-        $program, $options = $candidate -split ' '
-        if (-not (Get-Command $program -ErrorAction SilentlyContinue)) { continue }
-        & $program @options -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>$null
-        if ($LASTEXITCODE -eq 0) { $found = @($program) + @($options); break }
+    foreach ($candidate in @(@('py', '-3'), @('python'), @('python3'))) {
+        if (-not (Get-Command $candidate[0] -ErrorAction SilentlyContinue)) { continue }
+        $options = @($candidate | Select-Object -Skip 1) + @('-c', 'import sys; sys.exit(sys.version_info < (3, 11))')
+        & $candidate[0] @options
+        if ($LASTEXITCODE -eq 0) { $found = $candidate; break }
     }
     if (-not $found) {
         Stop-Here 'Python 3.11 or newer is missing: get it from https://www.python.org/downloads, then run this again.'
     }
     New-Item -ItemType Directory -Force $stateFolder | Out-Null
-    $program, $options = $found
-    Invoke-Checked 'The virtual environment could not be made.' $program (@($options) + @('-m', 'venv', $venv))
+    $options = @($found | Select-Object -Skip 1) + @('-m', 'venv', $venv)
+    Invoke-Checked 'The virtual environment could not be made.' $found[0] $options
 }
 
 # From a copy: building leaves files in the source folder.
@@ -74,7 +74,7 @@ Copy-Item -Recurse (Join-Path $here 'gimp_plugin\dfi') (Join-Path $source 'gimp_
 $pip = @('-m', 'pip', 'install', '--disable-pip-version-check', '-c', (Join-Path $here 'constraints.txt'))
 $network = 'Check the connection to https://pypi.org, then run this again.'
 Invoke-Checked $network $python ($pip + @('setuptools'))
-Invoke-Checked $network $python ($pip + @('--no-build-isolation', "$source[heif]"))
+Invoke-Checked $network $python ($pip + @('--no-build-isolation', "${source}[heif]"))
 Remove-Item -Recurse -Force $source
 
 & $dfi gimp install

@@ -24,7 +24,9 @@ def processes() -> ModuleType:
 
 @pytest.mark.parametrize("way", ["_linux", "_others"])
 @pytest.mark.parametrize("stubborn", [False, True])
-def test_a_server_is_found_and_ended(processes: ModuleType, monkeypatch: pytest.MonkeyPatch, way: str, stubborn: bool) -> None:
+def test_a_server_is_found_and_ended(
+    processes: ModuleType, monkeypatch: pytest.MonkeyPatch, way: str, stubborn: bool
+) -> None:
     if way == "_others":
         if not shutil.which("ps"):
             pytest.skip("there is no ps here, which macOS always has")
