@@ -11,6 +11,8 @@ from typing import Any
 HAS_UNIX_SOCKETS = sys.platform != "win32"
 """Whether programs can talk by a socket that has a file's rights. Windows' ones have none that Python can see."""
 
+_FIRST_GIVEN = 3  # SD_LISTEN_FDS_START
+
 NOBODY = -1
 """The user's number where users have none."""
 
@@ -49,6 +51,16 @@ def given_socket() -> socket.socket:
     if sys.platform == "win32":
         return socket.fromshare(sys.stdin.buffer.read())
     return socket.socket(fileno=os.dup(0))
+
+
+def given_listener() -> int | None:
+    """The descriptor of a listening socket that systemd started this process with (sd_listen_fds(3)); None without."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
+        return None
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):  # not for the processes that this one starts
+        os.environ.pop(name, None)
+    os.set_inheritable(_FIRST_GIVEN, False)
+    return _FIRST_GIVEN
 
 
 def how_it_ended(code: int) -> str:

@@ -169,7 +169,7 @@ def _look(gimp: Gimp, machine: Machine, home: Path, say: Say) -> bool:
         say(f"  --  {gimp} does not load the filter: run 'dfi gimp install' again, then start GIMP in a terminal")
     if gimp.sandbox:
         say(f"      {gimp.sandbox} lets it start no programs. Before using the filter, run this in a terminal:")
-        say("      dfi serve --endpoint own-tcp")
+        say("      dfi serve --endpoint own-tcp     (or once: dfi service install)")
     return has is not False
 
 

@@ -49,8 +49,8 @@ def _relay(outside: "zmq.Socket[bytes]", inside: "zmq.Socket[bytes]", target: IO
         if connected != (connected := bool(outside.poll(0, zmq.POLLOUT))):
             _write(target, [int(connected)])
         if outside in ready:
-            frames = [frame.buffer for frame in outside.recv_multipart(copy=False)]
-            _write(target, [len(frames) + 1, *map(len, frames)], *frames)
+            came = [frame.buffer for frame in outside.recv_multipart(copy=False)]
+            _write(target, [len(came) + 1, *map(len, came)], *came)
         if inside in ready:
             frames = inside.recv_multipart(copy=False)
             if len(frames) == 1 and not frames[0].buffer:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from request import Request, UserError
 
 HERE = Path(__file__).resolve().parent
 LOADING_SECONDS = 180  # a model that is not there by then will not come
+START_SECONDS = 30.0  # and a server, one that the system starts
 LOST_SECONDS = 2.0  # without an answer to "how are you?"
 STOP_SECONDS = 3.0  # that a server gets to end by itself
 _GIMPS_OWN = ("PYTHONHOME", "PYTHONPATH", *(("LD_PRELOAD", "LD_LIBRARY_PATH") if "APPDIR" in os.environ else ()))
@@ -169,8 +171,14 @@ class Server:
         """Whether a server listens there; one that has made its keys, if it is to have any."""
         if place.client_keys and not (place.client_keys / self._client.SERVER_KEY).exists():
             return False
+        host, _, port = place.endpoint.removeprefix("tcp://").rpartition(":")
+        try:  # a port may be systemd's, which starts the server now
+            socket.create_connection((host, int(port)), LOST_SECONDS).close()
+            patience = START_SECONDS
+        except (OSError, ValueError):
+            patience = 0.0
         with self._client.Client(place.endpoint, keys=place.client_keys) as link:
-            return bool(link.is_connected(LOST_SECONDS))
+            return bool(link.is_connected(max(patience, LOST_SECONDS)))
 
     def status(self) -> Status:
         """How a server is that was connected to. Always from the same thread."""

@@ -19,6 +19,7 @@ from dfi_server.commands.subcommands import (
     keygen,
     learn,
     serve,
+    service,
     setup,
     strip,
 )
@@ -48,6 +49,7 @@ _COMMANDS: tuple[Command, ...] = (
     forget,
     gimp,
     serve,
+    service,
     keygen,
     bench,
 )
