@@ -1,6 +1,7 @@
 """`dfi gimp` and its plug-in in a real GIMP: found, installed, asked; and in a Python that has no pyzmq."""
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -108,11 +109,12 @@ def test_in_a_sandbox_like_flatpak_s(gimp: Gimp, face: np.ndarray) -> None:
 
         keys.ensure(state / "own-keys/server", state / "own-keys/client")
         serve = [sys.executable, "-m", "dfi_server", "serve", "--endpoint", here.endpoint]
-        server = subprocess.Popen([*serve, "--keys", state / "own-keys/server"], cwd=REPOSITORY)
+        environment = {**os.environ, "DFI_HOME": str(state)}
+        server = subprocess.Popen([*serve, "--keys", state / "own-keys/server"], cwd=REPOSITORY, env=environment)
         try:
             with Client(here.endpoint, timeout=60, keys=state / "own-keys/client") as client:
                 client.attributes()
-            assert gimp.run(code) == ["success", "", ["Smiling 0.4", "face.png"]]
+            assert gimp.run(code) == ["success", "", ["Smiling 0.4", "Background"]]
         finally:
             server.terminate()
             server.wait(30)
