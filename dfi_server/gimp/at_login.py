@@ -152,7 +152,7 @@ def _task(machine: Machine, home: Path) -> Files:
     """The task scheduler's. A task has its user's environment: a DFI_HOME must be set there, not in one terminal."""
     path = home / f"{NAME}-task.xml"
     user = "\\".join(filter(None, (machine.environ.get("USERDOMAIN"), machine.environ.get("USERNAME"))))
-    program, *arguments = [*server_command(machine), "--endpoint", place.OWN_TCP]
+    command = [*server_command(machine), "--endpoint", place.OWN_TCP]
     task = f"""<?xml version="1.0" encoding="UTF-16"?>
 <Task version="1.2" xmlns="http://schemas.microsoft.com/windows/2004/02/mit/task">
   <Triggers><LogonTrigger><UserId>{escape(user)}</UserId></LogonTrigger></Triggers>
@@ -161,8 +161,8 @@ def _task(machine: Machine, home: Path) -> Files:
   <Settings><ExecutionTimeLimit>PT0S</ExecutionTimeLimit><Hidden>true</Hidden>
     <DisallowStartIfOnBatteries>false</DisallowStartIfOnBatteries>
     <StopIfGoingOnBatteries>false</StopIfGoingOnBatteries></Settings>
-  <Actions Context="user"><Exec><Command>{escape(program)}</Command>
-    <Arguments>{escape(subprocess.list2cmdline(arguments))}</Arguments></Exec></Actions>
+  <Actions Context="user"><Exec><Command>{escape(command[0])}</Command>
+    <Arguments>{escape(subprocess.list2cmdline(command[1:]))}</Arguments></Exec></Actions>
 </Task>
 """
     schtasks = ("schtasks", "/tn", NAME)

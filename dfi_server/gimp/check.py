@@ -48,7 +48,7 @@ def has_filter(folder: Path, gimp: Gimp, machine: Machine, home: Path) -> bool |
     """
     if not gimp.console:
         return None
-    with tempfile.TemporaryDirectory(prefix="gimp-", dir=home) as temporary:
+    with tempfile.TemporaryDirectory(prefix="gimp-", dir=home if home.exists() else machine.home) as temporary:
         shutil.copytree(folder, Path(temporary) / "plug-ins" / folder.name)
         own = {"GIMP3_DIRECTORY": temporary}
         options = [f"--env={name}={value}" for name, value in own.items()] if gimp.sandbox == "Flatpak" else []

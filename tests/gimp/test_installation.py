@@ -174,6 +174,15 @@ def test_status_before_and_after(user: User) -> None:
     user.run(installation.status)
 
 
+def test_status_looks_from_another_state_folder(user: User) -> None:
+    """Which need not be there: it leaves none."""
+    machines.add_system_gimp(user.machine, "3.0.4")
+    user.run(installation.install)
+    user.state = user.machine.home / "elsewhere"
+    assert "has the filter" in user.run(installation.status)
+    assert not user.state.exists()
+
+
 def test_before_there_is_a_gimp(user: User, tmp_path: Path) -> None:
     """On Linux the filter waits for it; elsewhere a folder that no GIMP may read would help nobody."""
     user.run(installation.install)
