@@ -1,5 +1,5 @@
 #!/bin/bash
-# Deep Feature Interpolation: install, update or remove.
+# Deep Feature Interpolation on Linux and macOS: install, update or remove.
 #
 #   ./install.sh                        install, or bring an installation up to date; may be run again at any time
 #   ./install.sh --uninstall            remove what was installed; the stores of attribute vectors stay
@@ -7,10 +7,10 @@
 #   ./install.sh --help
 #
 # Installs for the user who runs it, asks nothing, and needs Python 3.11 or newer:
-#   DFI_HOME/venv                             the program, in a virtual environment; DFI_HOME, where it is not set,
-#                                             is ${XDG_DATA_HOME:-~/.local/share}/dfi
-#   ~/.local/bin/dfi                          the command
-#   ~/.config/GIMP/3.*/plug-ins/dfi           the filter, in every GIMP 3 configuration folder (Flatpak's as well)
+#   DFI_HOME/venv       the program, in a virtual environment; DFI_HOME, where it is not set, is
+#                       ${XDG_DATA_HOME:-~/.local/share}/dfi, or ~/Library/Application Support/dfi on macOS
+#   ~/.local/bin/dfi    the command
+#   the filter          in every GIMP 3: that is done by the command, and can be done again: dfi gimp install
 # Only where Debian's package python3-venv is missing is a system package installed, by apt-get or `sudo -n apt-get`.
 # Without an NVIDIA GPU, torch is the one for the CPU, from https://download.pytorch.org/whl/cpu or from a mirror of that,
 # named by DFI_TORCH_CPU_INDEX; where that cannot be reached, it is the package registry's, with CUDA (2.7 GB).
@@ -30,13 +30,16 @@ stop() {
 # --- places
 
 : "${HOME:?install.sh: HOME is not set: it names the folder to install into.}"
-home=${DFI_HOME:-${XDG_DATA_HOME:-$HOME/.local/share}/dfi}
+system=$(uname -s)
+if [ "$system" = Darwin ]; then data="$HOME/Library/Application Support"; else data=$HOME/.local/share; fi
+home=${DFI_HOME:-${XDG_DATA_HOME:-$data}/dfi}
 home=${home/#\~\//$HOME/}
 [[ $home == /* ]] || home=$PWD/$home
 given_home=${DFI_HOME:-}
 venv=$home/venv
 link=$HOME/.local/bin/dfi
-manifest=$home/installed # lines "tree PATH" and "dir PATH": what to remove, and what to remove if it is empty then
+manifest=$home/installed # lines "tree PATH" and "dir PATH": what to remove, and what to remove if it is empty then.
+# `dfi gimp` writes there as well (dfi_server/gimp/record.py).
 log=$home/install.log
 
 recorded() { grep -qxF "$1 $2" "$manifest" 2>/dev/null; }
@@ -47,43 +50,56 @@ record() { recorded "$1" "$2" || echo "$1 $2" >>"$manifest"; }
 make_dir() {
     local folder=$1 missing=()
     while [ ! -d "$folder" ]; do
-        missing=("$folder" "${missing[@]}")
+        missing=("$folder" ${missing[@]+"${missing[@]}"}) # so for macOS' bash, which is of 2007
         folder=$(dirname "$folder")
     done
     mkdir -p "$1" "$home" || stop "$1 could not be made: see the line above."
-    for folder in "${missing[@]}"; do record dir "$folder"; done
+    for folder in ${missing[@]+"${missing[@]}"}; do record dir "$folder"; done
+}
+
+# This user's processes: lines "ID COMMAND LINE".
+processes() {
+    local folder
+    if [ ! -d /proc/self ]; then
+        ps -ww -U "$(id -u)" -o pid=,args=
+        return
+    fi
+    for folder in /proc/[0-9]*; do
+        [ ! -O "$folder" ] || echo "${folder#/proc/} $(tr '\0' ' ' <"$folder/cmdline")"
+    done 2>/dev/null
 }
 
 # A server of this installation that is still running would go on with the old program.
 stop_servers() {
-    local folder words
-    for folder in /proc/[0-9]*; do
-        [ -O "$folder" ] || continue
-        mapfile -d '' -t words <"$folder/cmdline" || continue
-        if [[ ${words[1]:-} =~ ^("$venv/bin/dfi"|"$link")$ && ${words[2]:-} == serve ]]; then
-            kill "${folder#/proc/}" && echo "Stopped the running server (process ${folder#/proc/})."
-        fi
-    done 2>/dev/null
+    local id command
+    while read -r id command; do
+        case "$command " in
+        *"$venv/bin/dfi serve "* | *"$link serve "*)
+            kill "$id" 2>/dev/null && echo "Stopped the running server (process $id)."
+            ;;
+        esac
+    done < <(processes)
 }
 
 # --- removal
 
 uninstall() {
-    local lines=() folders=() line path
+    local folders=() line path
     stop_servers
     if [ -e "$manifest" ]; then
-        mapfile -t lines < <(tac "$manifest") # latest first, so that a folder is empty when its turn comes
+        # What it does not do, because it is broken, is done here.
+        DFI_HOME=$home "$venv/bin/dfi" gimp uninstall 2>/dev/null || true
     else
         echo "Nothing is installed in $home."
     fi
-    for line in "${lines[@]}"; do
+    while read -r line; do # the latest first, so that a folder is empty when its turn comes
         path=${line#* }
         case ${line%% *} in
-        tree) rm -rf -- "$path" && echo "Removed $path" ;;
+        tree) [ ! -e "$path" ] || { rm -rf -- "$path" && echo "Removed $path"; } ;;
         link) [ "$(readlink "$path")" != "$venv/bin/dfi" ] || { rm -- "$path" && echo "Removed $path"; } ;;
         dir) folders+=("$path") ;;
         esac
-    done
+    done < <(awk '{ lines[NR] = $0 } END { for (i = NR; i; i--) print lines[i] }' "$manifest" 2>/dev/null)
     rm -rf -- "$manifest" "$log" "$home/tmp" "$home/own-keys" "$home/server.log"
     if [ "$purge" = yes ]; then
         [ ! -d "$home/stores" ] || echo "Removing the stores of attribute vectors in $home/stores"
@@ -94,7 +110,7 @@ uninstall() {
             echo "The stores of attribute vectors stay in $home/stores (--uninstall --purge removes them)."
         [ ! -d "$home/own" ] || echo "Your own attributes stay in $home/own (--uninstall --purge removes them)."
     fi
-    for path in "$home" "${folders[@]}"; do rmdir -- "$path" 2>/dev/null || true; done
+    for path in "$home" ${folders[@]+"${folders[@]}"}; do rmdir -- "$path" 2>/dev/null || true; done
 }
 
 # --- steps
@@ -147,14 +163,14 @@ install_venv_package() {
 }
 
 find_python() {
-    local candidate
+    local candidate get="install Python 3.11 or newer (https://www.python.org/downloads)"
     for candidate in python3 python3.14 python3.13 python3.12 python3.11; do
         python=$(command -v "$candidate") || continue
         "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' && return
     done
-    command -v python3 >/dev/null ||
-        stop "Python is missing: run 'sudo apt-get install python3', then ./install.sh again."
-    stop "$(python3 --version) is too old: install Python 3.11 or newer, then run ./install.sh again."
+    if command -v python3 >/dev/null; then stop "$(python3 --version) is too old: $get, then run ./install.sh again."; fi
+    [ "$system" != Linux ] || get="run 'sudo apt-get install python3'"
+    stop "Python is missing: $get, then ./install.sh again."
 }
 
 make_venv() {
@@ -188,6 +204,8 @@ check_space() {
 pip_install_package() {
     mkdir "$home/tmp/source"
     cp -r "$here"/{pyproject.toml,README.md,LICENSE,dfi_server} "$home/tmp/source"
+    mkdir "$home/tmp/source/gimp_plugin"
+    cp -r "$here/gimp_plugin/dfi" "$home/tmp/source/gimp_plugin"
     pip_install setuptools
     # with HEIC and JPEG XL where the packages that read them have wheels
     pip_install --no-build-isolation --only-binary brotli,pillow-heif,pyjpegxl "$home/tmp/source[heif]" ||
@@ -205,7 +223,8 @@ try_cpu_torch() {
 
 install_package() {
     local text="Installing the program and what it needs"
-    if ! torch_is_there pip && { has_nvidia_gpu || ! try_cpu_torch; }; then
+    # the registry's torch for macOS is without CUDA, and small
+    if [ "$system" = Linux ] && ! torch_is_there pip && { has_nvidia_gpu || ! try_cpu_torch; }; then
         check_space 12
         text+=" (2.7 GB with torch)"
     fi
@@ -276,12 +295,13 @@ edit_sample() {
 
 # shellcheck source=torch.bash
 . "$here/torch.bash"
-# shellcheck source=gimp_plugin/install.bash
-. "$here/gimp_plugin/install.bash"
 
 install() {
-    local target
-    [ "$(uname -s)" = Linux ] || stop "This is for Linux: elsewhere, 'pip install .' gives dfi without the filter."
+    local filter=ok
+    case $system in
+    Linux | Darwin) ;;
+    *) stop "This is for Linux and macOS: in Windows, run install.ps1." ;;
+    esac
     find_python
     make_dir "$home"
     : >"$log"
@@ -299,14 +319,14 @@ install() {
     install_package
     stop_servers
     link_command
-    install_plugin
+
+    echo
+    "$venv/bin/dfi" gimp install || filter=failed
 
     echo
     echo "Self-check"
     ok "$("$venv/bin/python" --version), $("$venv/bin/dfi" --version) in $venv"
     check_torch
-    for target in "${plugins[@]}"; do check_plugin "$target"; done
-    check_gimp
     if [ "$dfi" = dfi ]; then
         ok "Command dfi in $link"
     else
@@ -319,13 +339,14 @@ install() {
     edit_sample
     [ -d "$home/stores/lfw" ] ||
         printf 'That was the bundled starter model. For better edits: %s setup (downloads 650 MB, 20 min).\n' "$dfi"
+    [ "$filter" = ok ] || stop "Everything but the filter for GIMP is installed: what to do is said above (dfi: ...)."
 }
 
 remove='' purge=''
 for option; do
     case $option in
     --help | -h)
-        sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+        sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "${BASH_SOURCE[0]}"
         exit
         ;;
     --uninstall) remove=yes ;;

@@ -13,6 +13,7 @@ from pathlib import Path
 # As dfi_server.commands.cli does, and as early: spinning threads make tests many times slower on busy cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
@@ -25,6 +26,9 @@ from dfi_server.photo import disk
 from dfi_server.service.server import Server
 from dfi_server.service.worker_process import Command, commands
 from dfi_server.vectors import build, faces, lfw
+
+hypothesis.settings.register_profile("dfi", deadline=None)  # what takes how long is no test's business
+hypothesis.settings.load_profile("dfi")
 
 LFW_LIMIT = 300
 FACES = Path(__file__).parent / "support" / "faces"

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gimp.gimp import EDITOR_SIDE, REPOSITORY, Gimp, free_endpoint, wait_for
+from gimp.gimp import REPOSITORY, Gimp, free_endpoint, wait_for
 from PIL import Image
 from support.home import Home, cache, program
 
+from dfi_server.gimp.files import EDITOR_SIDE
 from dfi_server.paths import SAMPLE
 from dfi_server.wire.client import Client
 
@@ -165,7 +166,8 @@ def test_edit_in_gimp(with_store: Home, gimp_root: Path, face: np.ndarray) -> No
         shutil.rmtree(gimp.plugin)
         shutil.copytree(with_store.filter, gimp.plugin)
         endpoint = free_endpoint()
-        gimp.server(endpoint, gimp.outside(*json.loads((with_store.filter / "server.json").read_text())["command"]))
+        settings = json.loads((with_store.filter / "server.json").read_text())
+        gimp.server(endpoint, gimp.outside(f"DFI_HOME={settings['home']}", *settings["command"]))
         Image.fromarray(face).save(gimp.share / "face.png")
         gimp.start()
         try:

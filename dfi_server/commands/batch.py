@@ -9,7 +9,6 @@ Who edits is the caller's choice: `by_server` here, or a Ray cluster (ray_engine
 
 import contextlib
 import errno
-import fcntl
 import json
 import re
 import threading
@@ -21,6 +20,8 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Literal, TypeAlias
 
+import filelock
+
 from dfi_server.commands import album, remote
 from dfi_server.errors import NO_ROOM, DFIError, ErrorCode, unwritable
 from dfi_server.photo import colour, disk, whole
@@ -29,6 +30,7 @@ from dfi_server.wire.client import Client
 from dfi_server.wire.messages import Choices
 
 REPORT = "dfi-batch.jsonl"
+_LOCK = ".dfi-batch.lock"
 IN_FLIGHT = 2  # one is solved, one is read or written; a third made it slower: docs/batch.md
 _BUSY_SECONDS = 1.0  # between two tries to get a place in a server's queue
 _LOST = {ErrorCode.UNREACHABLE, ErrorCode.TIMEOUT}
@@ -245,17 +247,23 @@ def _work(job: Job, file: Path, edit: Edit, cancelled: Callable[[], bool]) -> Ou
 @contextlib.contextmanager
 def _appending(path: Path) -> Iterator[IO[str]]:
     """A report to append to, by this run alone. Raises DFIError(BUSY)."""
-    with path.open("a+", encoding="utf-8", errors="replace") as report:
-        try:
-            fcntl.flock(report, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go when the process ends, however it does
-        except BlockingIOError:
-            raise DFIError(
-                ErrorCode.BUSY, f"Another 'dfi batch' is at work in {path.parent}: wait until it has ended."
-            ) from None
-        report.seek(0)
-        if report.read()[-1:] not in ("", "\n"):
-            report.write("\n")  # after a line that a killed run left unfinished
-        yield report
+    lock = filelock.FileLock(path.with_name(_LOCK), blocking=False)
+    try:
+        lock.acquire()  # let go when the process ends, however it does
+    except filelock.Timeout:
+        raise DFIError(
+            ErrorCode.BUSY, f"Another 'dfi batch' is at work in {path.parent}: wait until it has ended."
+        ) from None
+    try:
+        with path.open("a+", encoding="utf-8", errors="replace") as report:
+            report.seek(0)
+            if report.read()[-1:] not in ("", "\n"):
+                report.write("\n")  # after a line that a killed run left unfinished
+            yield report
+    finally:
+        with contextlib.suppress(OSError):  # Windows removes nothing that is open
+            path.with_name(_LOCK).unlink()
+        lock.release()
 
 
 def _read_report(path: Path) -> dict[str, dict[str, object]]:

@@ -8,9 +8,7 @@ change the whole frame as the reference is; its losses are computed once more in
 import contextlib
 import json
 import math
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from dfi_server import paths
+from dfi_server import paths, system
 from dfi_server.edit import Editor
 from dfi_server.face import layout
 from dfi_server.face.find import align, find_faces
@@ -241,8 +239,7 @@ def matrix_rate(device: torch.device, precision: torch.dtype, size: int = 2048, 
 def _peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return system.peak_memory()
 
 
 def lfw_frames(archive: Path, count: int) -> list[Tensor]:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyvips
@@ -83,7 +84,7 @@ def _file(icc_profile: bytes | None, channels: int) -> Iterator[str]:
             file.flush()
             yield f"/proc/self/fd/{file.fileno()}"
     else:
-        with tempfile.NamedTemporaryFile(suffix=".icc") as named:
-            named.write(profile or b"")
-            named.flush()
-            yield named.name
+        with tempfile.TemporaryDirectory() as folder:  # Windows lets nobody read a file that is open for writing
+            named = Path(folder) / "profile.icc"
+            named.write_bytes(profile or b"")
+            yield str(named)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from dfi_server import system
 from dfi_server.errors import DFIError, ErrorCode
 
 PART = ".part"
@@ -79,10 +80,10 @@ def _give_rights(file: Path, old: Path) -> None:
         return
     mode = stat.S_IMODE(there.st_mode) & 0o777
     try:
-        os.chown(file, there.st_uid, there.st_gid)
+        system.give_to(file, there.st_uid, there.st_gid)
     except OSError:
         try:
-            os.chown(file, -1, there.st_gid)
+            system.give_to(file, -1, there.st_gid)
         except OSError:  # this user's own group must not see more than all others do
             mode &= 0o707 | (mode & 0o007) << 3
     file.chmod(mode)

@@ -17,7 +17,7 @@ from pathlib import Path
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-from dfi_server import __version__
+from dfi_server import __version__, system
 from dfi_server.errors import SEE_LOG, DFIError, ErrorCode
 from dfi_server.service.jobs import Job, JobTable
 from dfi_server.service.worker_process import Command, WorkerProcess, lost
@@ -49,7 +49,7 @@ class Server:
     other machines. rest_after: seconds without an edit or another wish for the model after which its memory is given
     back, until the next one; end_after: seconds without any client after which run() returns. None: never. Raises
     DFIError: bad_request for keys that are not there, or without any for an address that is not
-    this machine's own; busy if the port is taken.
+    this machine's own; busy if the port is taken. Where systemd has made the listening socket, that one is used.
     """
 
     def __init__(
@@ -72,6 +72,8 @@ class Server:
         self._authenticator: ThreadAuthenticator | None = None
         try:
             self._authenticator = authenticate(self._router, keys) if keys else None
+            if (listener := system.given_listener()) is not None:
+                self._router.setsockopt(zmq.USE_FD, listener)
             self._router.bind(endpoint)
         except (zmq.ZMQError, DFIError) as error:
             if self._authenticator:

@@ -2,9 +2,9 @@
 
     python -P -m dfi_server.service.worker [--store NAME] [--device NAME] ENDPOINT
 
-The server starts it (see worker_process.py) and is at the other end of ENDPOINT, a PAIR socket in a private folder. The
-two speak the messages of docs/protocol.md: the worker answers `edit` and `faces`, takes up a rebuilt store at `hello`,
-and says `hello` and `attributes` unasked when it has loaded one. Its standard input is a socket that ends with the
+The server starts it (see worker_process.py) and is at the other end of ENDPOINT, a PAIR socket that is theirs alone
+(see link.py). The two speak the messages of docs/protocol.md: the worker answers `edit` and `faces`, takes up a rebuilt
+store at `hello`, and says `hello` and `attributes` unasked when it has loaded one. It gets a socket that ends with the
 server, and so does the worker: a server that is killed leaves no process behind. Over the same socket goes a byte each
 second, whatever the worker does: its sign of life.
 """
@@ -15,6 +15,7 @@ import gc
 import logging
 import math
 import os
+import socket
 import sys
 import threading
 import time
@@ -24,8 +25,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import zmq
 
-from dfi_server import __version__, paths
+from dfi_server import __version__, paths, system
 from dfi_server.errors import SEE_LOG, DFIError, ErrorCode
+from dfi_server.service import link
 from dfi_server.wire.messages import Attributes, Edit, EditResult, Error, FacesFound, FindFaces, Progress, ServerInfo
 from dfi_server.wire.messages import ServerState as State
 from dfi_server.wire.protocol import Body, Message, MessageType, decode_request, encode
@@ -230,25 +232,26 @@ def run(
     make_on_cpu: EditorFactory | None = None,
 ) -> None:
     """Be the worker of the server at the other end of `endpoint` and of the standard input. Does not return."""
-    for lifeline in (_end_with_server, _give_signs_of_life):
-        threading.Thread(target=lifeline, name=f"dfi{lifeline.__name__}", daemon=True).start()
-    with zmq.Context() as context, context.socket(zmq.PAIR) as socket:
-        socket.linger = 0
-        socket.connect(endpoint)
-        Worker(socket, make_editor, make_previewer, make_on_cpu).run()
+    lifeline = system.given_socket()
+    for task in (_end_with_server, _give_signs_of_life):
+        threading.Thread(target=task, args=(lifeline,), name=f"dfi{task.__name__}", daemon=True).start()
+    with zmq.Context() as context, context.socket(zmq.PAIR) as pair:
+        pair.linger = 0
+        link.connect(pair, endpoint)
+        Worker(pair, make_editor, make_previewer, make_on_cpu).run()
 
 
-def _end_with_server() -> None:
+def _end_with_server(lifeline: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        while os.read(0, 1):
+        while lifeline.recv(1):
             pass
     os._exit(0)  # whatever the main thread does: nothing of ours is on disk
 
 
-def _give_signs_of_life() -> None:
+def _give_signs_of_life(lifeline: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while True:
-            os.write(0, b".")
+            lifeline.sendall(b".")
             time.sleep(LIFE_SECONDS)
 
 

@@ -7,12 +7,9 @@ server survives. What is said is in worker.py.
 import contextlib
 import logging
 import os
-import shutil
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +17,9 @@ from pathlib import Path
 
 import zmq
 
+from dfi_server import system
 from dfi_server.errors import ErrorCode
+from dfi_server.service import link
 from dfi_server.service.jobs import Job
 from dfi_server.wire.messages import Attributes, Edit, Error, ServerInfo, ServerState
 from dfi_server.wire.protocol import Message, MessageType, ProtocolError, decode_reply, encode
@@ -106,16 +105,12 @@ class WorkerProcess:
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self._lifeline, theirs = socket.socketpair()
         self._lifeline.setblocking(False)
-        self._folder = ""
+        self._link: link.Link | None = None
         try:
-            # short enough for a socket's name, which TMPDIR may not be
-            self._folder = tempfile.mkdtemp(prefix="dfi-", dir="/tmp" if len(tempfile.gettempdir()) > 60 else None)
-            self._socket.bind(endpoint := f"ipc://{self._folder}/worker")
-            self._process = subprocess.Popen(
-                [*self._command.arguments, endpoint],
-                stdin=theirs.fileno(),
-                env={**os.environ, **self._command.environment},
-                process_group=0,  # Ctrl-C is the server's to answer
+            self._link = link.bind(self._socket)
+            environment = {**os.environ, **self._command.environment, **self._link.environment}
+            self._process = system.start_with_socket(
+                [*self._command.arguments, self._link.endpoint], theirs, env=environment
             )
         except (OSError, zmq.ZMQError) as error:
             self._let_go()
@@ -204,8 +199,8 @@ class WorkerProcess:
                 case ServerInfo(state=ServerState.READY):
                     self.info = message.body
                     log.info("Loaded the store %s on %s", message.body.store, message.body.device)
-                case _:  # it has connected, and nobody else needs to
-                    shutil.rmtree(self._folder, ignore_errors=True)
+                case _ if self._link:  # it has connected, and nobody else needs to
+                    self._link.remove()
 
     def pardon(self) -> None:
         """Begin to wait anew for signs of life: the server itself stood still, and could not have noticed any."""
@@ -244,9 +239,7 @@ class WorkerProcess:
             return self._why_killed
         if no_memory:
             return "it had no memory left for it"
-        if code == -signal.SIGKILL:
-            return "killed, as the system does when memory runs out"
-        return f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        return system.how_it_ended(code)
 
     def _what_hangs(self, now: float) -> str:
         """Why the process should be ended, for people; empty where nothing hangs."""
@@ -293,7 +286,8 @@ class WorkerProcess:
         self._monitor.close()
         self._socket.close()
         self._lifeline.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._link:
+            self._link.remove()
 
 
 def lost(how: str) -> Error:

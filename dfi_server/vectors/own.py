@@ -8,7 +8,6 @@ stages of an edit need (the store's network, the preview's), so that an attribut
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import tempfile
@@ -16,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import filelock
 import safetensors
 import safetensors.torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from dfi_server.solver import vgg
 _FORMAT = 1
 _SUFFIX = ".safetensors"
 _PART = ".part"
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -113,15 +114,16 @@ def write(name: str, vectors: Sequence[tuple[Made, vgg.Features]]) -> None:
     metadata = {"dfi": json.dumps({"format": _FORMAT, "made": [asdict(made) for made in all_made]})}
     content = safetensors.torch.save({key: part.contiguous() for key, part in tensors.items()}, metadata)
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=_PART, delete=False) as file:
-            try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=_PART)
+        try:
+            with os.fdopen(handle, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-                Path(file.name).replace(path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise unwritable(path, error, "let DFI_HOME name another folder") from error
 
@@ -143,21 +145,20 @@ def forget(name: str) -> None:
 def alone() -> Iterator[None]:
     """Change what is in the folder, and nobody else does. Raises DFIError(BUSY | NO_SPACE)."""
     folder = paths.own()
+    lock = filelock.FileLock(folder / _LOCK, blocking=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
+        lock.acquire()  # let go when the process ends, however it does
+    except filelock.Timeout:
+        raise DFIError(ErrorCode.BUSY, "Another 'dfi learn' is at work: wait until it has ended.") from None
     except OSError as error:
         raise unwritable(folder, error, "let DFI_HOME name another folder") from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go when the process ends, however it does
-    except BlockingIOError:
-        raise DFIError(ErrorCode.BUSY, "Another 'dfi learn' is at work: wait until it has ended.") from None
-    else:
         for leftover in folder.glob(f".*{_PART}"):  # of one that was killed
             leftover.unlink(missing_ok=True)
         yield
     finally:
-        os.close(handle)
+        lock.release()
 
 
 def path_of(name: str) -> Path:

@@ -18,6 +18,7 @@ from typing import TypeVar
 import zmq
 from zmq.auth.certs import load_certificate
 
+from dfi_server import system
 from dfi_server.errors import DFIError, ErrorCode, unwritable
 from dfi_server.wire.messages import (
     Attributes,
@@ -345,8 +346,8 @@ def _spawn(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
                 env=environment,
+                **system.detached(),
             )
     except OSError as error:
         missing = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOEXEC)

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import NamedTuple
 
 import zmq
 
+from dfi_server import system
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.wire.messages import refuse
 
@@ -53,7 +55,7 @@ def find(endpoint: str, home: Path) -> Place:
     """The place that `endpoint` stands for, for the state folder `home`; any endpoint that is not the own stays so."""
     if endpoint == OWN:
         in_sandbox = Path("/.flatpak-info").exists()  # its runtime folder is another one
-        endpoint = f"{IPC}{_socket(home)}" if zmq.has("ipc") and hasattr(os, "getuid") and not in_sandbox else OWN_TCP
+        endpoint = f"{IPC}{_socket(home)}" if zmq.has("ipc") and system.HAS_UNIX_SOCKETS and not in_sandbox else OWN_TCP
     if endpoint != OWN_TCP:
         return Place(endpoint)
     port = _FIRST_PORT + int(_name(home), 16) % _PORTS
@@ -114,7 +116,7 @@ def check_private(endpoint: str) -> None:
         raise DFIError(
             ErrorCode.UNREACHABLE, f"The server at {endpoint} cannot be reached: {folder}: {error.strerror}."
         ) from None
-    if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.getuid() or there.st_mode & 0o077:
+    if not stat.S_ISDIR(there.st_mode) or there.st_uid != system.user_id() or there.st_mode & 0o077:
         raise DFIError(
             ErrorCode.BAD_REQUEST,
             f"The endpoint {endpoint} is refused: the folder {folder} is not this user's alone, and photos would "
@@ -147,10 +149,10 @@ def claimed(endpoint: str) -> Iterator[None]:
 
     ZeroMQ would take the place of a server that is there. Raises DFIError(BUSY) then. `endpoint`: as checked.
     """
-    if not endpoint.startswith(IPC):
+    if sys.platform == "win32" or not endpoint.startswith(IPC):
         yield
         return
-    import fcntl  # where there are Unix sockets
+    import fcntl
 
     socket = Path(endpoint.removeprefix(IPC))
     try:
@@ -168,7 +170,7 @@ def claimed(endpoint: str) -> Iterator[None]:
 def check_owner(endpoint: str) -> None:
     """Raise DFIError(UNREACHABLE) where another user's program listens at a port of this machine. Linux tells."""
     owner = _listener(int(endpoint.rpartition(":")[2]))
-    if owner is not None and owner != os.getuid():
+    if owner is not None and owner != system.user_id():
         raise DFIError(
             ErrorCode.UNREACHABLE,
             f"The server at {endpoint} is another user's ({owner}): it gets no photo. Use your own ('{OWN}'), or keys.",
@@ -187,7 +189,7 @@ def _listener(port: int) -> int | None:
 
 
 def _socket(home: Path) -> Path:
-    user = os.getuid()
+    user = system.user_id()
     for folder in filter(None, (os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{user}")):
         socket = Path(folder) / "dfi" / _name(home)
         if len(os.fsencode(socket)) <= _LONGEST and os.access(folder, os.W_OK) and Path(folder).stat().st_uid == user:

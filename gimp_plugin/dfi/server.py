@@ -1,9 +1,8 @@
 """The DFI server as the plug-in sees it: found or started, asked, restarted, and its state in words."""
 
-import contextlib
 import json
 import os
-import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import processes
 from gi.repository import GLib
 from i18n import _
 from layer import Rectangle, Source
@@ -21,8 +21,45 @@ from request import Request, UserError, attributes_kept
 
 HERE = Path(__file__).resolve().parent
 LOADING_SECONDS = 180  # a model that is not there by then will not come
+START_SECONDS = 30.0  # and a server, one that the system starts
 LOST_SECONDS = 2.0  # without an answer to "how are you?"
 STOP_SECONDS = 3.0  # that a server gets to end by itself
+_GIMPS_OWN = ("PYTHONHOME", "PYTHONPATH", *(("LD_PRELOAD", "LD_LIBRARY_PATH") if "APPDIR" in os.environ else ()))
+"""What GIMP sets for its Python, and an AppImage for its libraries, and programs outside of it must not get."""
+
+KEYS = HERE / "keys"  # a client's, where a sandbox hides those of the state folder
+
+
+def _has_pyzmq() -> bool:
+    """Whether this Python has one that it can load, its own or the one beside this file."""
+    for folder in (None, HERE / "vendor"):
+        if folder:
+            sys.path.append(str(folder))
+        try:
+            import zmq  # noqa: F401
+
+            return True
+        except ImportError:
+            for name in [name for name in sys.modules if name.partition(".")[0] == "zmq"]:
+                del sys.modules[name]  # half of it
+        if folder:
+            sys.path.remove(str(folder))
+    return False
+
+
+def _relay() -> list[str]:
+    """The command of the process that has pyzmq. Raises ImportError where there is none either."""
+    try:
+        return list(json.loads((HERE / "server.json").read_text("utf-8"))["relay"])
+    except (OSError, ValueError, LookupError, TypeError):
+        raise ImportError("No module named 'zmq'") from None
+
+
+def sandbox() -> str:
+    """The name of the sandbox that GIMP is in; "" where it may start any program."""
+    if Path("/.flatpak-info").exists():
+        return "Flatpak"
+    return "Snap" if os.environ.get("SNAP") else ""
 
 
 class State(Enum):
@@ -52,7 +89,7 @@ class NotInstalled(UserError):
     """Something of the plug-in's own is missing."""
 
     def __init__(self, what: str) -> None:
-        remedy = _("Run install.sh of Deep Feature Interpolation again.")
+        remedy = _("Run 'dfi gimp install' again.")
         super().__init__(f"{what} {remedy}")
 
 
@@ -64,16 +101,18 @@ class Server:
         self.store = ""  # known once connected
         self.attributes: Collection[str] = ()  # likewise
         self._links: dict[str, Any] = {}  # one to each purpose, and so to each thread
+        for name in _GIMPS_OWN:
+            os.environ.pop(name, None)
 
     @cached_property
     def _client(self) -> ModuleType:
         """dfi_server.wire.client. Not imported at the top: a plug-in that fails there has no menu item to say why."""
         try:
-            try:
+            if not _has_pyzmq():  # then a process that has it is asked
+                sys.path.insert(0, str(HERE / "substitute"))
                 import zmq
-            except ImportError:
-                sys.path.append(str(HERE / "vendor"))
-                import zmq  # noqa: F401
+
+                zmq.relay = _relay()
             from dfi_server.wire import client
         except ImportError as error:
             raise NotInstalled(_("A part of the plug-in is missing ({error}).").format(error=error)) from error
@@ -86,7 +125,12 @@ class Server:
         try:
             settings = json.loads(path.read_text("utf-8"))
             endpoint = os.environ.get("DFI_ENDPOINT") or str(settings["endpoint"])
-            return list(settings["command"]), self._client.find(endpoint, Path(settings.get("home", "")))
+            place = self._client.find(endpoint, Path(settings.get("home", "")))
+            if place.client_keys and KEYS.exists():
+                place = place._replace(client_keys=KEYS)
+            if settings.get("home"):
+                os.environ["DFI_HOME"] = settings["home"]  # for the server that is started from here
+            return list(settings["command"]), place
         except (OSError, ValueError, LookupError, TypeError) as error:
             text = _("The server is not installed: {path} is missing or wrong ({error}).")
             raise NotInstalled(text.format(path=path, error=error)) from error
@@ -98,8 +142,11 @@ class Server:
         DFIError.
         """
         client = self._client
-        vars(self).pop("_settings", None)  # install.sh may have been run meanwhile
+        vars(self).pop("_settings", None)  # 'dfi gimp install' may have been run meanwhile
         command, place = self._settings
+        if (shut_in := sandbox()) and not self._answers(place):
+            text = _("{sandbox} lets GIMP start no programs: run this in a terminal, then try again.")
+            raise UserError(f"{text.format(sandbox=shut_in)}\n\ndfi serve --endpoint {place.to_serve}")
 
         def starting(seconds: float) -> None:
             text = _("Starting the server… {seconds:.0f} s").format(seconds=seconds)
@@ -120,6 +167,19 @@ class Server:
             labels = {name: label(name) for name in link.attributes()}
         self.store, self.attributes = info.store, labels.keys()
         return labels
+
+    def _answers(self, place: Any) -> bool:
+        """Whether a server listens there; one that has made its keys, if it is to have any."""
+        if place.client_keys and not (place.client_keys / self._client.SERVER_KEY).exists():
+            return False
+        host, _, port = place.endpoint.removeprefix("tcp://").rpartition(":")
+        try:  # a port may be systemd's, which starts the server now
+            socket.create_connection((host, int(port)), LOST_SECONDS).close()
+            patience = START_SECONDS
+        except (OSError, ValueError):
+            patience = 0.0
+        with self._client.Client(place.endpoint, keys=place.client_keys) as link:
+            return bool(link.is_connected(max(patience, LOST_SECONDS)))
 
     def status(self) -> Status:
         """How a server is that was connected to. Always from the same thread."""
@@ -143,22 +203,15 @@ class Server:
 
     def stop(self) -> None:
         """End what listens or should listen at the endpoint, if this user started it with the endpoint named."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        for at_once in (False, True):
             for process in self._processes():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, number)
+                processes.end(process, at_once)
             deadline = time.monotonic() + STOP_SECONDS
             while self._processes() and time.monotonic() < deadline:
                 time.sleep(0.05)
 
     def _processes(self) -> list[int]:
-        wanted = [b"--endpoint", self._settings[1].to_serve.encode(), b""]
-        found = []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):  # ended meanwhile
-                if path.stat().st_uid == os.getuid() and path.read_bytes().split(b"\0")[-3:] == wanted:
-                    found.append(int(path.parent.name))
-        return found
+        return processes.ending_with(f"--endpoint {self._settings[1].to_serve}")
 
     def faces(self, source: Source) -> Sequence[Sequence[int]]:
         """The faces that the user may mean, as x, y, width, height in the layer, largest first. Raises DFIError."""

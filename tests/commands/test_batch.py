@@ -244,6 +244,7 @@ def test_two_runs_into_one_folder_do_not_meet(tmp_path: Path, endpoint: str, fac
 
     assert [each.status for each in batch.run(job, files, edit, progress=progress)] == ["edited"]
     assert str(tmp_path / "out") in meanwhile[0]
+    assert {path.name for path in job.target.iterdir()} == {"one.png", batch.REPORT}
     assert [each.status for each in batch.run(job, files, edit)] == ["edited"]
 
 

@@ -22,14 +22,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from dfi_server.gimp.files import EDITOR_SIDE
+
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
-# what install.sh copies beside the plug-in
-EDITOR_SIDE = (
-    "__init__.py",
-    "errors.py",
-    *(f"wire/{name}.py" for name in ("__init__", "messages", "protocol", "place", "client")),
-)
 SHORTCUT = "ctrl+alt+d"
 T = TypeVar("T")
 

@@ -467,7 +467,7 @@ def test_incomplete_installation(gimp: Gimp, apply: Apply) -> None:
     with aside(gimp.plugin / "dfi_server"):
         assert_refused(apply(), "A part of the plug-in is missing (No module named 'dfi_server')")
     (gimp.plugin / "server.json").write_text("[]")
-    assert_refused(apply(), "Run install.sh of Deep Feature Interpolation again.")
+    assert_refused(apply(), "Run 'dfi gimp install' again.")
     hidden = gimp.plugin / "zmq.py"
     hidden.write_text("raise ImportError(\"No module named 'zmq'\")")
     try:

@@ -1,5 +1,6 @@
 """Photos in other colour spaces than sRGB: seen right, edited, and given back in their own."""
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +96,19 @@ def test_gray_stays_gray_in_every_space() -> None:
     result = colour.from_srgb(photo, srgb, Patch(0, 0, brighter, np.full((16, 16), 255, np.uint8))).pixels
     assert (result == result[..., :1]).all()
     assert (result > gray).any()
+
+
+def test_where_libvips_reads_profiles_from_a_folder(profiled: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on every system but Linux: the same colours, and nothing stays there."""
+    expected = colour.to_srgb(profiled)
+    monkeypatch.delattr("os.memfd_create")
+    made: list[str] = []
+    folder = tempfile.TemporaryDirectory
+
+    def temporary() -> tempfile.TemporaryDirectory[str]:
+        made.append((new := folder()).name)
+        return new
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", temporary)
+    assert (colour.to_srgb(profiled) == expected).all()
+    assert made and not any(Path(name).exists() for name in made)

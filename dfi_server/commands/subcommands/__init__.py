@@ -16,10 +16,12 @@ from dfi_server.commands.subcommands import (
     faces,
     fill,
     forget,
+    gimp,
     keygen,
     learn,
     report,
     serve,
+    service,
     setup,
     strip,
 )
@@ -40,7 +42,7 @@ class Command(Protocol):
 
 _COMMANDS: tuple[Command, ...] = (
     *(setup, attributes, edit, batch, faces, strip, report, fill),
-    *(learn, forget, serve, keygen, bench),
+    *(learn, forget, gimp, serve, service, keygen, bench),
 )
 
 

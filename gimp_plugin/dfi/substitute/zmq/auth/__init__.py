@@ -1,0 +1,1 @@
+"""Of pyzmq's zmq.auth: reading certificates."""
