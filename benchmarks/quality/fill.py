@@ -4,7 +4,7 @@
 
 Of each photo a block of a quarter of the face, half its width and half its height, is made gray, at one of five places
 in turn (_PLACES). Where no face is found then, `dfi fill` is told where it is, as with --box. Writes OUTPUT.json and
-OUTPUT.jpg (the first --rows photos) and prints the table. Pictures are kept in the folder --work, so that a run which was
+OUTPUT.jpg (the first --rows photos), prints the table. Pictures are kept in the folder --work, so that a run which was
 interrupted goes on where it stopped. Needs the extra "benchmarks".
 
 PSNR is that inside the block, in dB; identity is how far dlib's face-recognition embedding of the filled photo is from
