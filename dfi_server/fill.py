@@ -49,6 +49,9 @@ _FINE = 1.3  # photo pixels to a pixel of the frame from which a photo has detai
 _LARGEST = 800  # pixels to a side of a frame for detail
 _COVERED = 0.05  # of a pixel of the frame: then it is part of the hole
 _EDGE = 12  # frame pixels over which a filling ends at the frame's sides
+_SCRATCH = (2.0, 4.0)  # frame pixels from a hole's middle to its side: up to there it is painted over
+_EVENED = 0.6  # how far: the rest is what faces are like, with their pores
+_RADIUS = 3  # photo pixels beside a scratch that it is painted over with
 _SEAM = 16  # photo pixels, at least, around the hole that the seam is looked at in
 _IN_IT = 0.5  # times the largest part of a hole that is in a face: with as much it may be meant
 
@@ -244,6 +247,7 @@ class _Hole:
             sampled = _sampled(picture, frame, self._region)
             sampled = sampled if part.shape[2] == 3 else brightness(sampled)
             result += inside * (sampled + membrane(part - sampled, self._known) - result)
+            result += _EVENED * self._thin(frame) * (self._smoothed(result, frame) - result)
         if tone := tone_of(self._photo):
             result = tone.of(result)
         return Patch(*self._region[:2], from_unit(result, self._photo.dtype), crop(self.mask, self._region).copy())
@@ -261,6 +265,26 @@ class _Hole:
     def outside(self, frame: Frame) -> float:
         """The part of the hole that lies beyond a frame."""
         return float((1 - self._inside(frame)[..., 0])[~self._known].mean())
+
+    def _thin(self, frame: Frame) -> np.ndarray:
+        """How far each pixel of the region belongs to a part of the hole that is a mere scratch, (h, w, 1)."""
+        depth = cv2.distanceTransform((~self._known).astype(np.uint8), cv2.DIST_L2, 5)
+        low, high = (limit * frame.scale * frame.size / layout.FRAME_SIZE for limit in _SCRATCH)
+        around = 2 * round(1.5 * high) + 1
+        thickness = cv2.dilate(depth, np.ones((around, around), np.uint8))
+        return np.where(self._known, 0, np.clip((high - thickness) / (high - low), 0, 1))[..., None]
+
+    def _smoothed(self, picture: np.ndarray, frame: Frame) -> np.ndarray:
+        """The region with its scratches painted over (Telea, J. Graphics Tools 9(1), 2004)."""
+        mask = (self._thin(frame)[..., 0] > 0).astype(np.uint8)
+        if not mask.any():
+            return picture
+        levels = from_unit(picture, np.dtype(np.uint16))  # of floats cv2.inpaint makes noise
+        channels = [
+            cv2.inpaint(np.ascontiguousarray(levels[..., i]), mask, _RADIUS, cv2.INPAINT_TELEA)
+            for i in range(picture.shape[2])
+        ]
+        return to_unit(np.stack(channels, axis=-1))
 
     def _inside(self, frame: Frame) -> np.ndarray:
         """How far each pixel of the region belongs to the frame, (h, w, 1)."""

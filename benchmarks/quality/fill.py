@@ -3,9 +3,9 @@
     python benchmarks/quality/fill.py PHOTO... --output docs/filling [--from DIR | --lfw lfw-deepfunneled.tgz]
 
 Of each photo a block of a quarter of the face, half its width and half its height, is made gray, at one of five places
-in turn (_PLACES). Where no face is found then, `dfi fill` is told where it is, as with --box. Writes OUTPUT.json,
-OUTPUT.md (the table) and OUTPUT.jpg (the first --rows photos). Pictures are kept in the folder --work, so that a run
-which was interrupted goes on where it stopped. Needs the extra "benchmarks".
+in turn (_PLACES). Where no face is found then, `dfi fill` is told where it is, as with --box. Writes OUTPUT.json and
+OUTPUT.jpg (the first --rows photos), prints the table. Pictures are kept in the folder --work, so that a run which was
+interrupted goes on where it stopped. Needs the extra "benchmarks".
 
 PSNR is that inside the block, in dB; identity is how far dlib's face-recognition embedding of the filled photo is from
 the untouched one's: two photos of one person are some 0.4 apart, below 0.6 it takes them for one person.
@@ -87,11 +87,9 @@ def main() -> None:
             shown = (damaged, *(picture for picture, _ in pictures.values()), photo)
             rows.append([picture[y : y + height, x : x + width] for picture in shown])
     options.output.with_suffix(".json").write_text(json.dumps(records, indent=1) + "\n")
-    table = _table(records)
-    options.output.with_suffix(".md").write_text(table)
     sheet = contact_sheet(rows, ["block", *METHODS, "photo"], cell=options.cell)
     disk.write(options.output.with_suffix(".jpg"), Photo(np.asarray(sheet)))
-    print(table)
+    print(_table(records))
 
 
 def _parser() -> argparse.ArgumentParser:
