@@ -467,6 +467,7 @@ def test_the_specification_s_tables_say_what_the_code_does() -> None:
         messages.MAX_NAME_LENGTH,
         messages.MAX_ITERATIONS,
         messages.MAX_FACTORS,
+        messages.MIN_NEIGHBOURS,
         messages.MAX_FACES,
         messages.MAX_MESSAGE_LENGTH,
         jobs.MAX_CLIENT_EDITS,
