@@ -84,7 +84,7 @@ uninstall() {
         dir) folders+=("$path") ;;
         esac
     done
-    rm -rf -- "$manifest" "$log" "$home/tmp" "$home/own-keys" "$home/server.log" "$home/galleries"
+    rm -rf -- "$manifest" "$log" "$home/tmp" "$home/own-keys" "$home/server.log"
     if [ "$purge" = yes ]; then
         [ ! -d "$home/stores" ] || echo "Removing the stores of attribute vectors in $home/stores"
         [ ! -d "$home/own" ] || echo "Removing your own attributes in $home/own"
