@@ -48,6 +48,7 @@ _STRIP = 2.0  # frame pixels over which it goes over into another face
 _FINE = 1.3  # photo pixels to a pixel of the frame from which a photo has detail that the frame lacks
 _LARGEST = 800  # pixels to a side of a frame for detail
 _COVERED = 0.05  # of a pixel of the frame: then it is part of the hole
+_TOO_MUCH = 0.8  # of the frame: what is left would be background
 _EDGE = 12  # frame pixels over which a filling ends at the frame's sides
 _SCRATCH = (2.0, 4.0)  # frame pixels from a hole's middle to its side: up to there it is painted over
 _EVENED = 0.6  # how far: the rest is what faces are like, with their pores
@@ -90,7 +91,8 @@ class Filler:
         `photo`: (H, W, 3) or (H, W, 1), sRGB, as in Editor.edit; what is under the mask is not looked at. `mask`:
         (H, W) uint8, how far each pixel is replaced; where it is 0 the photo stays as it is. `box`: where the face is,
         hairline to throat and ear to ear, if it cannot be found. `progress`: L-BFGS iterations done, and at most;
-        whatever it raises ends the work. Raises DFIError(BAD_REQUEST | NO_FACE | BAD_BOX).
+        whatever it raises ends the work. Raises DFIError(BAD_REQUEST | NO_FACE | BAD_BOX |
+        OUT_OF_MEMORY).
         """
         began = time.perf_counter()
         check_mask(mask, photo)
@@ -104,9 +106,22 @@ class Filler:
                 ErrorCode.BAD_REQUEST,
                 "The mask covers nothing of the face: mask what hides it, or say where it is (--box X,Y,W,H).",
             )
+        if covered.mean() > _TOO_MUCH:
+            raise DFIError(
+                ErrorCode.BAD_REQUEST,
+                "The mask leaves too little of the face to say what belongs there: leave more of it black, or say "
+                "where the face is (--box X,Y,W,H).",
+            )
         guide, nearest = _expect(view, covered, gallery)
         neighbours = [_frame_of(gallery, each, frame.size) for each in nearest]
-        solved, best, donor = self._solve(guide, covered, neighbours, iterations, progress)
+        try:
+            solved, best, donor = self._solve(guide, covered, neighbours, iterations, progress)
+        except torch.OutOfMemoryError as error:
+            raise DFIError(
+                ErrorCode.OUT_OF_MEMORY,
+                f"The filling did not fit into the memory of {self.device.type}: close other programs, or use "
+                "--device cpu.",
+            ) from error
         picture = np.where(covered[..., None], solved.image[0].permute(1, 2, 0).cpu().numpy(), view)
         if frame.scale > _FINE:
             fine = frame.of_size(min(_LARGEST, round(frame.size * frame.scale)))

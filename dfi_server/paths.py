@@ -50,3 +50,8 @@ def faces() -> Path:
 def downloads() -> Path:
     """The folder for downloaded archives; safe to delete once a store is built."""
     return home() / "downloads"
+
+
+def galleries() -> Path:
+    """The folder of what was seen in folders of faces that photos were filled from; safe to delete."""
+    return home() / "galleries"

@@ -114,6 +114,12 @@ def test_a_box_says_where_the_face_is(filler: Filler, faces: gallery.Gallery, po
     )
 
 
+def test_a_mask_over_the_whole_face_is_refused(fill, portrait: np.ndarray) -> None:
+    mask = np.zeros(portrait.shape[:2], np.uint8)
+    mask[:300, 50:400] = 255
+    assert "too little of the face" in refusal(lambda: fill(portrait, mask, FACE), ErrorCode.BAD_REQUEST)
+
+
 def test_it_can_be_cancelled(filler: Filler, faces: gallery.Gallery, portrait: np.ndarray) -> None:
     mask = np.zeros(portrait.shape[:2], np.uint8)
     mask[100:110, 215:225] = 255

@@ -127,10 +127,11 @@ def find_covered(photo: Pixels, canonical: np.ndarray, hole: np.ndarray) -> list
     """
     picture = _scaled(photo, photo, _TILTED_PIXELS)
     coarse = np.asarray(picture) if picture.width < photo.shape[1] else photo
+    mask = np.where(hole, np.uint8(255), np.uint8(0))[..., None]
     found = [
         face
         for tilt in (0, *_TILTS)
-        for face in _search(photo, coarse, picture, tilt, canonical, _COVERED_SCORES, hole)
+        for face in _search(photo, coarse, picture, tilt, canonical, _COVERED_SCORES, mask)
     ]
     return sorted(found, key=lambda face: -face.score)
 
@@ -168,7 +169,7 @@ def _search(
     """Faces that the detector finds in `picture`, a scaled copy of the photo, turned by `tilt` degrees.
 
     `coarse`: the photo, or a smaller copy to look closer at large faces. `scores`: the least of a candidate, and of a
-    face. `hole`: see find_covered.
+    face. `hole`: (H, W, 1) uint8, 255 where a part of the photo is missing.
     """
     if tilt and (shrink := _TURNED_SIDES / (picture.width + picture.height)) < 1:
         size = (max(1, round(picture.width * shrink)), max(1, round(picture.height * shrink)))
@@ -229,7 +230,7 @@ def _refine(
         else:
             chip = _picture(photo, to_photo, (side, side))
         if hole is not None:
-            chip = _completed(chip, warp(_as_picture(hole), to_photo, (side, side))[..., 0] > 0)
+            chip = _completed(chip, warp(hole, to_photo, (side, side))[..., 0] > 0)
         points = _points(_predictor()(chip, rectangle)) @ to_photo[:, :2].T + to_photo[:, 2]
     small = np.asarray(Image.fromarray(chip).resize((layout.PHOTO_SIZE, layout.PHOTO_SIZE), Image.Resampling.BOX))
     rectangles, scores, _ = _detector().run(small, 0, least)
@@ -254,14 +255,10 @@ def _completed(chip: np.ndarray, hole: np.ndarray) -> np.ndarray:
     return np.where((hole & ~hole[:, ::-1])[..., None], chip[:, ::-1], chip)
 
 
-def _as_picture(hole: np.ndarray) -> np.ndarray:
-    return np.where(hole, np.uint8(255), np.uint8(0))[..., None]
-
-
 def _uncovered(points: np.ndarray, canonical: np.ndarray, hole: np.ndarray) -> np.ndarray:
     """The points, those in the hole where the others say that they are."""
-    x, y = np.clip(points.astype(int), 0, np.array(hole.shape[::-1]) - 1).T
-    seen = ~hole[y, x]
+    x, y = np.clip(points.astype(int), 0, np.array(hole.shape[1::-1]) - 1).T
+    seen = hole[y, x, 0] == 0
     if seen.all() or seen.sum() < 2:
         return points
     similarity = _similarity(canonical[seen], points[seen])

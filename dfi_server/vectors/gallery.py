@@ -150,7 +150,7 @@ class _Memory:
 
     def __post_init__(self) -> None:
         digest = hashlib.sha256(bytes(self.folder.resolve()) + self.canonical.tobytes()).hexdigest()
-        self._file = paths.home() / "galleries" / f"{digest[:32]}.safetensors"
+        self._file = paths.galleries() / f"{digest[:32]}.safetensors"
         # a memory that is missing, damaged or from another version is none
         with contextlib.suppress(OSError, safetensors.SafetensorError, KeyError, ValueError, TypeError):
             with safetensors.safe_open(self._file, framework="numpy") as file:

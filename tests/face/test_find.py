@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dfi_server.face.find import align, find_faces, find_largest, overlap
+from dfi_server.face.find import align, find_covered, find_faces, find_largest, overlap
 from dfi_server.face.frame import Frame, cut
 
 CANONICAL = np.array([[153.5, 113.5], [137.5, 113.5], [96.5, 114.5], [112.5, 114.5], [125.5, 144.5]])
@@ -164,3 +164,16 @@ def test_overlap_counts_the_smaller_box() -> None:
     assert overlap((0, 0, 10, 10), (2, 2, 5, 5)) == 1
     assert overlap((0, 0, 10, 10), (5, 0, 10, 10)) == 0.5
     assert overlap((0, 0, 10, 10), (10, 10, 5, 5)) == 0
+
+
+@pytest.mark.parametrize("hidden", ["right eye", "left eye", "mouth"])
+def test_a_face_with_a_hole_is_found_where_it_is(hidden: str, closed: np.ndarray) -> None:
+    (face, *_) = find_largest(closed, CANONICAL)
+    x, y, side, _ = face.box
+    left, top = {"right eye": (0.5, 0.1), "left eye": (0.0, 0.1), "mouth": (0.25, 0.55)}[hidden]
+    hole = np.zeros(closed.shape[:2], bool)
+    hole[y + int(top * side) : y + int((top + 0.45) * side), x + int(left * side) : x + int((left + 0.5) * side)] = True
+    damaged = np.where(hole[..., None], np.uint8(128), closed)
+    found, *_ = find_covered(damaged, CANONICAL, hole)
+    away = np.hypot(*(found.landmarks - face.landmarks).T)
+    assert away.max() < 0.06 * side

@@ -82,7 +82,7 @@ def test_what_was_seen_before_an_interruption_is_kept(folder: Path, monkeypatch:
 
 def test_a_damaged_memory_is_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gallery.of_folder(folder, CANONICAL)
-    (memory,) = (paths.home() / "galleries").iterdir()
+    (memory,) = paths.galleries().iterdir()
     memory.write_bytes(memory.read_bytes()[:100])
     count = looked_at(monkeypatch)
     assert len(gallery.of_folder(folder, CANONICAL).small) == 2
