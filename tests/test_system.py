@@ -64,7 +64,6 @@ def test_this_user_owns_what_this_user_makes(tmp_path: Path) -> None:
 
 
 def test_peak_memory_is_in_bytes() -> None:
-    before = system.peak_memory()
-    block = bytearray(64 << 20)
-    block[::4096] = b"x" * len(block[::4096])
-    assert before + (32 << 20) < system.peak_memory() < 64 << 30
+    """Neither in pages nor in units of 1024: Linux hands a parent's peak on, so that no more can be said."""
+    block = b"x" * (64 << 20)
+    assert len(block) < system.peak_memory() < 64 << 30

@@ -10,7 +10,12 @@ from dfi_server import paths
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("install", "status", "uninstall"), metavar="install|status|uninstall")
+    parser.add_argument(
+        "action",
+        choices=("install", "status", "uninstall"),
+        metavar="install|status|uninstall",
+        help="what to do about the filter",
+    )
 
 
 def run(options: argparse.Namespace) -> None:

@@ -10,7 +10,9 @@ from dfi_server import paths
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("install", "uninstall"), metavar="install|uninstall")
+    parser.add_argument(
+        "action", choices=("install", "uninstall"), metavar="install|uninstall", help="what to do about the server"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
