@@ -100,7 +100,7 @@ uninstall() {
         dir) folders+=("$path") ;;
         esac
     done < <(awk '{ lines[NR] = $0 } END { for (i = NR; i; i--) print lines[i] }' "$manifest" 2>/dev/null)
-    rm -rf -- "$manifest" "$log" "$home/tmp" "$home/own-keys" "$home/server.log"
+    rm -rf -- "$manifest" "$log" "$home/tmp" "$home/own-keys" "$home/server.log" "$home/galleries"
     if [ "$purge" = yes ]; then
         [ ! -d "$home/stores" ] || echo "Removing the stores of attribute vectors in $home/stores"
         [ ! -d "$home/own" ] || echo "Removing your own attributes in $home/own"
