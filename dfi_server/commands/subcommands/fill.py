@@ -24,9 +24,9 @@ _NOTABLE = 0.02  # of the mask, beyond the face
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", type=Path, metavar="PHOTO")
+    parser.add_argument("input", type=Path, metavar="PHOTO", help="the photo; it is not changed")
     parser.add_argument("mask", type=Path, metavar="MASK", help="white where PHOTO is to be filled, as large as it is")
-    parser.add_argument("output", type=Path, metavar="OUT")
+    parser.add_argument("output", type=Path, metavar="OUT", help="where the filled photo goes")
     parser.add_argument("--from", type=Path, dest="folder", metavar="DIR", help="a folder with photos of faces")
     parser.add_argument("--lfw", type=Path, metavar="FILE.tgz", help="lfw-deepfunneled.tgz, instead of a folder")
     parser.add_argument(
