@@ -16,8 +16,8 @@ from dfi_server.errors import DFIError
 from dfi_server.service.server import Server
 from dfi_server.service.worker_process import Command
 from dfi_server.wire import protocol
-from dfi_server.wire.client import EditRequest
-from dfi_server.wire.messages import Edit, Error
+from dfi_server.wire.client import Client, EditRequest
+from dfi_server.wire.messages import Edit, Error, ServerState
 from dfi_server.wire.protocol import Message, MessageType
 
 SMALL = EditRequest(2, 2, 3, "uint8", {"smiling": 0.4})
@@ -140,3 +140,27 @@ def free_endpoint() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def client_state(endpoint: str) -> ServerState | None:
+    with Client(endpoint, timeout=0.5) as client, contextlib.suppress(DFIError):
+        return client.status().state
+    return None
+
+
+@contextlib.contextmanager
+def future_server() -> Iterator[str]:
+    """Answers one request, in protocol 2."""
+    socket: zmq.Socket[bytes]
+    with zmq.Context.instance().socket(zmq.ROUTER) as socket:
+        socket.linger = 0
+        port = socket.bind_to_random_port("tcp://127.0.0.1")
+
+        def answer() -> None:
+            client, _ = socket.recv_multipart()
+            socket.send_multipart([client, b'{"protocol": 2, "type": "hello", "id": "?"}'])
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield f"tcp://127.0.0.1:{port}"
+        thread.join()
