@@ -86,7 +86,7 @@ def settings(config: Any) -> Request:
         alphas,
         parse_face(config.get_property("face")),
         config.get_property("layer-mask"),
-        tuple(config.get_property("keep").split()),
+        tuple((config.get_property("keep") or "").split()),  # GIMP has None for what a script leaves out
         config.get_property("neighbours"),
     )
 

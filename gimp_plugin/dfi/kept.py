@@ -42,7 +42,7 @@ class Kept(Gtk.Box):
 
     def words(self) -> tuple[str, ...]:
         """What `keep` says."""
-        return tuple(self._config.get_property("keep").split())
+        return tuple((self._config.get_property("keep") or "").split())
 
     def _follow(self) -> None:
         self._following = True

@@ -359,7 +359,7 @@ sys.exit(code)
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    summary, peak = done.stdout.splitlines()
+    summary, _, peak = done.stdout.splitlines()
     assert "73 attribute vectors" in summary
     assert "from 130 photos" in summary
     assert float(peak) < 4

@@ -186,7 +186,7 @@ def test_folders_that_do_not_do(empty: Path, photos: Path, tmp_path: Path, said:
     shutil.copy(photos / "with" / "1.png", tmp_path / "few" / "copy.png")
     assert "as well" in said("learn", "x", "--with", same, "--without", str(tmp_path / "few"))
     assert "two folders" in said("learn", "x", "--with", same)
-    assert not list((empty / "own").glob("*"))
+    assert not list((empty / "own").glob("[!.]*"))
 
 
 def test_a_table_of_celeba_and_a_csv(tmp_path: Path) -> None:
