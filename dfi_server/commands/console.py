@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 INTERRUPTED = "dfi: interrupted; nothing was left half done."
+_NAMED = 5  # photos that are named one by one
 _IMPATIENT_SECONDS = 2.0  # a second Ctrl-C within them is the same one, or one of another key press too many
 
 
@@ -55,6 +56,22 @@ def _stream(old: Any, descriptor: int) -> io.TextIOWrapper:
         errors="backslashreplace",  # a file's name may have bytes that are no text
         line_buffering=bool(old and (old.line_buffering or old.write_through)),
     )
+
+
+def warn(sentences: Iterable[str]) -> None:
+    """Sentences on the standard error, a line each."""
+    for sentence in sentences:
+        print(f"dfi: {sentence}", file=sys.stderr)
+
+
+def warn_of_unusable(unreadable: Sequence[Exception], faceless: Sequence[Path]) -> None:
+    """Which of many photos could not be used: with the reason, or for want of a face."""
+    warn(str(error) for error in unreadable[:_NAMED])
+    if more := unreadable[_NAMED:]:
+        warn([f"{len(more)} more photos could not be read."])
+    if faceless:
+        named = ", ".join(map(str, faceless[:_NAMED])) + (", ..." if faceless[_NAMED:] else "")
+        warn([f"Without a face that was found: {len(faceless)} ({named})."])
 
 
 def heed_interrupts() -> None:

@@ -48,9 +48,8 @@ def sweep(
 
 def _request(pixels: Pixels, alphas: Mapping[str, float], choices: Choices, **how: Any) -> EditRequest:
     height, width, channels = pixels.shape
-    chosen: dict[str, Any] = {
-        name: value for name, value in choices.items() if value
-    }  # an older server knows not all of them
+    # Only what was chosen: an older server does not know all of it.
+    chosen: dict[str, Any] = {name: value for name, value in choices.items() if value}
     return EditRequest(width, height, channels, pixels.dtype.name, alphas, **chosen, **how)
 
 

@@ -80,15 +80,7 @@ def uninstall(machine: Machine, home: Path, say: Say) -> None:
 def _fails(machine: Machine, command: tuple[str, ...]) -> str:
     """What a command says of why it failed; "" where it did not."""
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env=dict(machine.environ),
-            encoding="utf-8",
-            errors="replace",
-            timeout=_SECONDS,
-        )
+        done = machine.run(command, _SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     said = (done.stderr or done.stdout).strip().splitlines()

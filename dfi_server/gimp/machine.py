@@ -33,18 +33,22 @@ class Machine:
         """The path of a program on the user's PATH."""
         return shutil.which(program, path=self.environ.get("PATH", os.defpath))
 
+    def run(self, command: Sequence[str], seconds: float) -> "subprocess.CompletedProcess[str]":
+        """Run a program to its end. Raises OSError, subprocess.TimeoutExpired."""
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=dict(self.environ),
+            encoding="utf-8",
+            errors="replace",
+            timeout=seconds,
+        )
+
     def ask(self, command: Sequence[str], seconds: float = ASK_SECONDS) -> str:
         """What a program prints; "" where it cannot be run, fails or takes too long."""
         try:
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                env=dict(self.environ),
-                encoding="utf-8",
-                errors="replace",
-                timeout=seconds,
-            )
+            done = self.run(command, seconds)
         except (OSError, subprocess.TimeoutExpired):
             return ""
         return done.stdout if done.returncode == 0 else ""

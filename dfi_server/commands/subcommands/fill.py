@@ -6,7 +6,6 @@ faces that come with the program are used; other photos of the same person do be
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
     from dfi_server.vectors.gallery import Gallery
 
-_NAMED = 5  # files that are named one by one
 _BLACK = 8 / 255  # of white: a JPEG's black is not quite black
 _NOTABLE = 0.02  # of the mask, beyond the face
 
@@ -102,16 +100,6 @@ def _gallery(options: argparse.Namespace, canonical: "np.ndarray") -> "Gallery":
             photos.check(str(options.lfw))
             return photos
         found = gallery.of_folder(options.folder, canonical, progress)
-    for error in found.unreadable[:_NAMED]:
-        _warn(error.message)
-    if more := found.unreadable[_NAMED:]:
-        _warn(f"{len(more)} more photos could not be read.")
-    if found.faceless:
-        named = ", ".join(map(str, found.faceless[:_NAMED])) + (", ..." if found.faceless[_NAMED:] else "")
-        _warn(f"Without a face that was found: {len(found.faceless)} ({named}).")
+    console.warn_of_unusable(found.unreadable, found.faceless)
     found.check(str(options.folder))
     return found
-
-
-def _warn(sentence: str) -> None:
-    print(f"dfi: {sentence}", file=sys.stderr)

@@ -5,8 +5,7 @@ CSV with a column of paths and columns of numbers. A hundred photos of each kind
 """
 
 import argparse
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +14,8 @@ from dfi_server.errors import DFIError, ErrorCode
 
 if TYPE_CHECKING:
     from dfi_server.vectors.examples import Examples
-    from dfi_server.vectors.learn import Learnt, Report
+    from dfi_server.vectors.learn import Learnt
     from dfi_server.vectors.store import Store
-
-_NAMED = 5  # files that are named one by one
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +48,7 @@ def run(options: argparse.Namespace) -> None:
     if store.info.frame_size != layout.FRAME_SIZE:
         raise DFIError(ErrorCode.BAD_REQUEST, f"'{options.store}' is a part of another store: name that one.")
     examples, names = _from_table(options, store) if options.table else _from_folders(options, store)
-    _warn(examples.notes)
+    console.warn(examples.notes)
     with tqdm(desc="faces", unit="photo", disable=None) as bar:
         report = learn.learn(
             examples,
@@ -62,9 +59,9 @@ def run(options: argparse.Namespace) -> None:
             replace=options.replace,
             progress=lambda done, total: console.advance(bar, done, total),
         )
-    _tell(report)
+    console.warn_of_unusable(report.unreadable, report.faceless)
     for learnt in report.learnt:
-        _warn(_differences(learnt))
+        console.warn(_differences(learnt))
         print(
             f"{learnt.name}: learnt from {learnt.photos_with} faces with it and {learnt.photos_without} without, for "
             f"the store {store.name}. Try it: dfi edit photo.jpg out.png --set {learnt.name}=0.4"
@@ -115,22 +112,12 @@ def _from_table(options: argparse.Namespace, store: "Store") -> tuple["Examples"
         try:
             names[column] = learn.check_name(column, store, replace=options.replace)
         except DFIError as error:
-            _warn([f"Passed over: {error.message}"])
+            console.warn([f"Passed over: {error.message}"])
     if not names:
         raise DFIError(
             ErrorCode.BAD_DATA, f"{options.table} has no column of numbers that vary and whose name is free."
         )
     return read, names
-
-
-def _tell(report: "Report") -> None:
-    """Which photos could not be used."""
-    _warn([error.message for error in report.unreadable[:_NAMED]])
-    if more := report.unreadable[_NAMED:]:
-        _warn([f"{len(more)} more photos could not be read."])
-    if report.faceless:
-        named = ", ".join(map(str, report.faceless[:_NAMED])) + (", ..." if report.faceless[_NAMED:] else "")
-        _warn([f"Without a face that was found: {len(report.faceless)} ({named})."])
 
 
 def _differences(learnt: "Learnt") -> list[str]:
@@ -152,8 +139,3 @@ def _differences(learnt: "Learnt") -> list[str]:
 
 def _figures(differences: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {difference:+.1f}" for name, difference in differences.items())
-
-
-def _warn(sentences: Sequence[str]) -> None:
-    for sentence in sentences:
-        print(f"dfi: {sentence}", file=sys.stderr)
