@@ -50,6 +50,8 @@ class Neighbours:
         self._readout = Readout(store, device)
         self._names = [name for name in self._readout.names if name in self._faces.names]
         self._values = self._faces.values[:, [self._faces.names.index(name) for name in self._names]]
+        self._spread = self._values.std(axis=0).clip(1e-6)
+        self._known_scale: _Scale | None = None
         self._made: OrderedDict[tuple[bytes, str, int], vgg.Features] = OrderedDict()
 
     def vectors(
@@ -83,10 +85,8 @@ class Neighbours:
         apart = {name, *build.parts(name)}
         others = [i for i, other in enumerate(self._names) if other not in apart]
         scale = self._scale(alive)
-        spread = self._values.std(axis=0).clip(1e-6)
-        distances = ((self._values - shown) / spread)[:, others] ** 2 @ scale.weight[
-            others
-        ]  # by how well each can be read
+        apart_by = ((self._values - shown) / self._spread)[:, others] ** 2
+        distances = apart_by @ scale.weight[others]  # each counts by how well it can be read
         has = self._values[:, self._names.index(name)] > 0
         means = []
         for side in (has, ~has):
@@ -120,6 +120,10 @@ class Neighbours:
         return self._readout(features)[:, chosen].numpy()
 
     def _scale(self, alive: Callable[[], object]) -> _Scale:
+        self._known_scale = self._known_scale or self._find_scale(alive)
+        return self._known_scale
+
+    def _find_scale(self, alive: Callable[[], object]) -> _Scale:
         """Measured once for each network and set of faces, and kept beside these."""
         file = paths.faces().with_suffix(".scale.json")
         what = [self._store.info.network_sha256, self._store.info.built, len(self._faces), *self._names]
