@@ -12,19 +12,20 @@ import argparse
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import report
-from judges import SAME_PERSON, Judges
+from judges import SAME_PERSON, Judges, Verdict
 from quality import ALPHA, plain_people
 from tqdm import tqdm
 
 from dfi_server import paths
 from dfi_server.edit import Editor
 from dfi_server.face.find import find_largest
-from dfi_server.photo.pixels import composite
+from dfi_server.photo.pixels import Pixels, composite
 from dfi_server.vectors import faces, lfw
 from dfi_server.wire.messages import Choices
 
@@ -67,10 +68,15 @@ def main() -> None:
         faces.write(options.lfw, options.attributes, keep=lambda key: not lfw.is_held_out(key))
     editor, judges = Editor(options.store), Judges(ATTRIBUTES, photos, table)
 
-    def judged(face: str, attribute: str, choices: Choices, what: str) -> dict[str, Any]:
+    @cache
+    def before(face: str) -> tuple[Pixels, Verdict]:
         photo = np.ascontiguousarray(lfw.decode(photos[face]))
+        return photo, judges.look(photo)
+
+    def judged(face: str, attribute: str, choices: Choices, what: str) -> dict[str, Any]:
+        photo, look = before(face)
         after = composite(photo, editor.edit(photo, {attribute: ALPHA}, **choices).patch)
-        return report.compare(what, attribute, face, judges.look(photo), judges.look(after))
+        return report.compare(what, attribute, face, look, judges.look(after))
 
     plain = plain_people(photos, table)[: options.people]
     by_choice = [

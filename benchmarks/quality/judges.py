@@ -9,6 +9,7 @@
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -74,7 +75,7 @@ class Judges:
             labels = _labels(table, seen, name)
             classifier = LogisticRegression(C=1e-4, class_weight="balanced", max_iter=300)
             self._classifiers[name] = classifier.fit(features, labels)
-        self.accuracy = self._measure(photos, table, [key for key in keys if lfw.is_held_out(key)])
+        self._photos, self._table = photos, table
 
     def look(self, photo: np.ndarray) -> Verdict:
         """Judge one photo in LFW's layout, (250, 250, 3) uint8."""
@@ -90,7 +91,11 @@ class Judges:
             np.array(self._embedder.compute_face_descriptor(photo, points)),
         )
 
-    def _measure(self, photos: Mapping[str, bytes], table: lfw.AttributeTable, keys: Sequence[str]) -> Accuracy:
+    @cached_property
+    def accuracy(self) -> Accuracy:
+        """Measured when it is asked for, in a few minutes more."""
+        photos, table = self._photos, self._table
+        keys = [key for key in photos if key in table.rows and lfw.is_held_out(key)]
         verdicts = [self.look(photo) for photo in _decoded(photos, keys)]
         attributes = {}
         for name in self.attributes:

@@ -10,7 +10,7 @@ import json
 import statistics
 import time
 
-from server_process import memory, photos, request, serving, wait_for
+from server_process import ServerProcess, memory, photos, request, serving, wait_for
 
 from dfi_server.wire.client import Client
 
@@ -34,15 +34,26 @@ def main() -> None:
         edit("first edit, s")
         for _ in range(ROUNDS):
             edit("edit, s")
-            worker = server.worker
-            assert worker
             note("server awake, MB", memory(server.process.pid))
-            note("worker awake, MB", memory(worker))
+            note("worker awake, MB", memory(_worker(server)))
             wait_for(lambda: client.status().resting, 60, "its rest")
-            wait_for(lambda: not server.worker, 10, "the end of its worker")
-            note("server asleep, MB", memory(server.process.pid))
+            wait_for(lambda: _settled(server), 60, "its libraries")
+            note("server at rest, MB", memory(server.process.pid))
+            note("worker at rest, MB", memory(_worker(server)))
             edit("edit that wakes it, s")
     print(json.dumps({name: round(statistics.median(values), 2) for name, values in figures.items()}, indent=1))
+
+
+def _worker(server: ServerProcess) -> int:
+    worker = server.worker
+    assert worker
+    return worker
+
+
+def _settled(server: ServerProcess) -> bool:
+    before = memory(_worker(server))
+    time.sleep(3)
+    return abs(memory(_worker(server)) - before) < 1
 
 
 if __name__ == "__main__":

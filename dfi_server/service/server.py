@@ -164,8 +164,10 @@ class Server:
                 self._finish(job, Message(MessageType.ERROR, job.id, self._failure))
 
     def _replace(self, worker: WorkerProcess, how: str) -> None:
-        """Start a worker again that has ended; one that could not even load its model, when somebody asks."""
+        """Start a worker again that has ended; one that rests or could not even load its model, when somebody asks."""
         log.error("A worker ended: %s", how)
+        if worker.resting:
+            return
         job, was_loaded = worker.job, worker.attributes
         if was_loaded:
             worker.start()

@@ -3,15 +3,16 @@
     python -P -m dfi_server.service.worker [--store NAME] [--device NAME] ENDPOINT
 
 The server starts it (see worker_process.py) and is at the other end of ENDPOINT, a PAIR socket that is theirs alone
-(see link.py). The two speak the messages of docs/protocol.md: the worker answers `edit` and `faces`, takes up a rebuilt
-store at `hello`, and says `hello` and `attributes` unasked when it has loaded one. It gets a socket that ends with the
-server, and so does the worker: a server that is killed leaves no process behind. Over the same socket goes a byte each
-second, whatever the worker does: its sign of life.
+(see link.py). The two speak the messages of docs/protocol.md: the worker says `hello` when it is there, loads its model
+or a rebuilt store at the server's `hello`, says `hello` and `attributes` when it has loaded one, and answers `edit` and
+`faces`. It gets a socket that ends with the server, and so does the worker: a server that is killed leaves no process
+behind. Over the same socket goes a byte each second, whatever the worker does: its sign of life.
 """
 
 import argparse
 import contextlib
 import gc
+import importlib
 import logging
 import math
 import os
@@ -55,7 +56,8 @@ log = logging.getLogger(__name__)
 class Worker:
     """Loads the editor and runs jobs, one after the other.
 
-    A store that was rebuilt, by `dfi setup` say, is loaded again before the next job, or at a hello. make_previewer
+    A store that was rebuilt, by `dfi setup` say, is loaded again before the next job, or at a hello. prepare: what is
+    done before the first hello, so that loading then takes less; for a worker that rests, long before. make_previewer
     loads the small model, when the first preview is asked for. make_on_cpu loads the editor that tries once more what
     did not fit into a GPU; what did not fit into the host is tried again without the small model and torch's caches.
     """
@@ -66,8 +68,10 @@ class Worker:
         make_editor: EditorFactory,
         make_previewer: EditorFactory | None = None,
         make_on_cpu: EditorFactory | None = None,
+        prepare: Callable[[], object] = lambda: None,
     ) -> None:
         self._socket = socket
+        self._prepare = prepare
         self._make_editor = make_editor
         self._make_previewer = make_previewer or make_editor
         self._make_on_cpu = make_on_cpu
@@ -77,7 +81,8 @@ class Worker:
     def run(self) -> None:
         """Serve for ever: the process ends with its server."""
         self._say(MessageType.HELLO, ServerInfo(__version__, State.LOADING, "", "", "", 0))
-        self._load()
+        with contextlib.suppress(Exception):  # loading meets it again, and tells
+            self._prepare()
         while True:
             request = self._receive()
             if request.type != MessageType.CANCEL:  # of a job that has just ended
@@ -230,6 +235,7 @@ def run(
     make_editor: EditorFactory,
     make_previewer: EditorFactory | None = None,
     make_on_cpu: EditorFactory | None = None,
+    prepare: Callable[[], object] = lambda: None,
 ) -> None:
     """Be the worker of the server at the other end of `endpoint` and of the standard input. Does not return."""
     lifeline = system.given_socket()
@@ -238,7 +244,7 @@ def run(
     with zmq.Context() as context, context.socket(zmq.PAIR) as pair:
         pair.linger = 0
         link.connect(pair, endpoint)
-        Worker(pair, make_editor, make_previewer, make_on_cpu).run()
+        Worker(pair, make_editor, make_previewer, make_on_cpu, prepare).run()
 
 
 def _end_with_server(lifeline: socket.socket) -> None:
@@ -274,6 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lambda: load(options.store, options.device),
         lambda: load(paths.PREVIEW, options.device),
         lambda: load(options.store, "cpu"),
+        lambda: importlib.import_module("dfi_server.edit"),
     )
 
 

@@ -32,6 +32,8 @@ HUNG_SECONDS = 120.0  # and one that does not get on with a job: a driver that h
 STUCK_SECONDS = 10.0  # and one that does not let go of a cancelled job
 GONE_SECONDS = 5.0  # a process that does not even end when killed, in a driver, is left to itself after so long
 
+_LOAD = Message(MessageType.HELLO, "load")
+
 log = logging.getLogger(__name__)
 
 
@@ -69,7 +71,7 @@ class WorkerProcess:
     """A worker, running or not. For one thread, the server's.
 
     `info` and `attributes` are known once its model is loaded, `failure` when that did not work. `job` is what it runs.
-    A worker that is `resting` has no process: load() starts it again.
+    One that is `resting` has a process without a model, whose libraries are loaded: these take the longest.
     """
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", command: Command) -> None:
@@ -79,6 +81,7 @@ class WorkerProcess:
         self._jobs_given = 0
         self._abandoned_at = self._advanced_at = self._alive_at = self._started_at = self._killed_at = 0.0
         self._why_killed = ""
+        self._connected = False  # whether the process has been heard of
         self.resting = False
         self.info: ServerInfo | None = None
         self.attributes: tuple[str, ...] = ()
@@ -93,12 +96,17 @@ class WorkerProcess:
     @property
     def is_ready(self) -> bool:
         """Whether the model is loaded and nothing runs."""
-        return self.is_running and self.info is not None and self.job is None
+        return self.is_running and self.info is not None and self.job is None and not self.resting
 
     def start(self) -> None:
-        """Start the process, which begins to load its model; `failure` says why, if that is not possible."""
-        self.info = self.failure = self.job = None
-        self.resting, self._why_killed = False, ""
+        """Start the process and have it load its model; `failure` says why, if that is not possible."""
+        self._launch()
+        self._wake()
+
+    def _launch(self) -> None:
+        """Start the process, which waits to be told to load."""
+        self.failure = self.job = None
+        self._why_killed, self._connected = "", False
         self._alive_at = self._started_at = time.monotonic()
         self._socket = self._context.socket(zmq.PAIR)
         self._socket.linger = 0
@@ -138,22 +146,36 @@ class WorkerProcess:
         One that is resting loads its model again.
         """
         if self.resting:
-            self.start()
+            if self.is_running:
+                self._wake()
+            else:
+                self.start()
             return
         if time.monotonic() - max(self._asked_at, self._failed_at) < LOAD_SECONDS:
             return
         self._asked_at = time.monotonic()
         self.failure = None
         if self.is_running:
-            self._say(Message(MessageType.HELLO, "load"))
+            self._say(_LOAD)
         else:
             self.start()
 
+    def _wake(self) -> None:
+        """Have a process that was launched load its model: now, or once it is there."""
+        self.info, self.resting = None, False
+        self._alive_at = self._started_at = time.monotonic()
+        if self._connected:
+            self._say(_LOAD)
+
     def rest(self) -> None:
-        """Give its memory back until load() is called; what is known of its model stays known. It must be ready."""
+        """Give the model's memory back until load() is called; what is known of it stays known. It must be ready.
+
+        The process ends and another one takes its place: nothing else gives all memory back.
+        """
         info = self.info
         self.close()
-        self.info, self.resting = info, True
+        self._launch()  # where that fails, it is tried again when there is need for it
+        self.info, self.failure, self.resting = info, None, True
 
     def give(self, job: Job) -> None:
         """Have it do a job. It must be ready."""
@@ -199,8 +221,11 @@ class WorkerProcess:
                 case ServerInfo(state=ServerState.READY):
                     self.info = message.body
                     log.info("Loaded the store %s on %s", message.body.store, message.body.device)
-                case _ if self._link:  # it has connected, and nobody else needs to
+                case _ if self._link and not self._connected:  # nobody else needs to be able to connect
+                    self._connected = True
                     self._link.remove()
+                    if not self.resting:
+                        self._say(_LOAD)
 
     def pardon(self) -> None:
         """Begin to wait anew for signs of life: the server itself stood still, and could not have noticed any."""
@@ -244,7 +269,7 @@ class WorkerProcess:
     def _what_hangs(self, now: float) -> str:
         """Why the process should be ended, for people; empty where nothing hangs."""
         loading = not self.info and not self.failure
-        patience = STILL_SECONDS * (LOAD_FACTOR if loading else 1)
+        patience = STILL_SECONDS * (LOAD_FACTOR if loading or self.resting else 1)
         if now - self._alive_at > patience:
             return f"it gave no sign of life for {patience:g} seconds"
         if loading and now - self._started_at > LONGEST_LOAD_SECONDS:
@@ -281,7 +306,6 @@ class WorkerProcess:
 
     def _let_go(self) -> None:
         self._process = None
-        self.info = None
         self._socket.disable_monitor()
         self._monitor.close()
         self._socket.close()

@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from support.servers import PIXELS, SMALL, Raw, Slow, eventually, failure_of, is_alive, serving
+from support.servers import PIXELS, SMALL, Raw, Slow, child_ids, eventually, failure_of, is_alive, serving
 
 from dfi_server.errors import ErrorCode
+from dfi_server.service import worker_process
 from dfi_server.service.server import Server
 from dfi_server.wire.client import Client
 from dfi_server.wire.messages import ServerState
@@ -153,6 +154,28 @@ def test_an_idle_model_gives_its_memory_back_and_wakes_for_an_edit(slow: Slow) -
         assert client.attributes() == names
 
 
+def test_a_resting_worker_has_its_libraries_ready(tiny_home: Path) -> None:
+    with serving(*worker_process.commands(device="cpu"), rest_after=0.5) as server, Client(server.endpoint) as client:
+        eventually(lambda: client.status().resting, 60)
+        resting = child_ids()
+        eventually(lambda: any("libtorch" in Path(f"/proc/{pid}/maps").read_text() for pid in resting), 60)
+        assert client.hello().state == ServerState.LOADING
+        assert child_ids() == resting
+
+
+def test_a_resting_worker_that_ends_is_no_trouble(slow: Slow) -> None:
+    slow.go.set()
+    with serving(slow.command, rest_after=2) as server, Client(server.endpoint) as client:
+        client.attributes()
+        eventually(lambda: client.status().resting)
+        (resting,) = child_ids()
+        os.kill(resting, signal.SIGKILL)
+        eventually(lambda: not is_alive(resting))
+        assert client.status().resting
+        assert client.edit(SMALL, PIXELS).pixels == PIXELS
+
+
+@pytest.mark.usefixtures("silence_allowed")
 def test_a_model_does_not_rest_during_an_edit(slow: Slow) -> None:
     with serving(slow.command, rest_after=0.3) as server, Raw(server.endpoint) as client:
         client.edit("a", 1)

@@ -20,6 +20,7 @@ from support.servers import (
     SMALL,
     Raw,
     Slow,
+    child_ids,
     client_state,
     eventually,
     failure_of,
@@ -95,11 +96,6 @@ def exit_code(pid: int, seconds: float = 20.0) -> int:
         assert time.monotonic() < deadline, "the process goes on"
         time.sleep(0.02)
     return os.waitstatus_to_exitcode(ended[1])
-
-
-def child_ids() -> list[int]:
-    tasks = Path("/proc/self/task").iterdir()
-    return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
 
 
 def test_a_real_server_s_whole_life(tiny_home: Path, tmp_path: Path, face: np.ndarray) -> None:

@@ -101,6 +101,7 @@ def test_a_worker_that_does_not_let_go_of_a_cancelled_edit_is_replaced(
     assert slow.pid != stuck
 
 
+@pytest.mark.usefixtures("silence_allowed")
 def test_several_workers_share_the_edits(slow: Slow, tmp_path: Path) -> None:
     with serving(slow.command, slow.command) as server, Raw(server.endpoint) as one, Raw(server.endpoint) as other:
         one.edit("a", 1)

@@ -125,6 +125,12 @@ def eventually(true: Callable[[], object], seconds: float = 20.0) -> None:
         time.sleep(0.01)
 
 
+def child_ids() -> list[int]:
+    """The processes that this one has started."""
+    tasks = Path("/proc/self/task").iterdir()
+    return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+
+
 def is_alive(pid: int) -> bool:
     stat = Path(f"/proc/{pid}/stat")
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
