@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,15 @@ class FaceReader:
         self._device = device
         self._readout = Readout(store, device)
         self.names = self._readout.names
-        self.averages = _averages(self.names)
+
+    @cached_property
+    def averages(self) -> dict[str, Average]:
+        """What LFW's people show of each attribute. Raises DFIError(BAD_STORE)."""
+        try:
+            known = json.loads(_FILE.read_bytes())
+            return {name: Average(**known[name]) for name in self.names}
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise DFIError(ErrorCode.BAD_STORE, f"{_FILE} is missing or damaged: install dfi-server again.") from error
 
     def read(self, photo: Pixels, frame: Frame) -> np.ndarray:
         """The standard scores of `names` for the face in a frame of a photo."""
@@ -70,16 +79,6 @@ class FaceReader:
     def read_frame(self, image: torch.Tensor) -> np.ndarray:
         """The same for a frame (1, 3, FRAME_SIZE, FRAME_SIZE), as Readout has it."""
         return np.asarray(self._readout(self._network(soften(image).to(self._device)))[0].numpy())
-
-
-def _averages(names: tuple[str, ...]) -> dict[str, Average]:
-    try:
-        known = json.loads(_FILE.read_bytes())
-        return {name: Average(**known[name]) for name in names}
-    except FileNotFoundError:
-        return dict.fromkeys(names, Average(0.0, 1.0, None))  # not measured yet
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DFIError(ErrorCode.BAD_STORE, f"{_FILE} is damaged: install dfi-server again.") from error
 
 
 def measure(archive: Path, attribute_file: Path, device: str = "auto") -> dict[str, Average]:

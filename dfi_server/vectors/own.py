@@ -9,8 +9,6 @@ stages of an edit need (the store's network, the preview's), so that an attribut
 
 import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,11 +20,11 @@ from torch import Tensor
 
 from dfi_server import paths
 from dfi_server.errors import DFIError, ErrorCode, unwritable
+from dfi_server.photo.whole import PART, write_whole
 from dfi_server.solver import vgg
 
 _FORMAT = 1
 _SUFFIX = ".safetensors"
-_PART = ".part"
 _LOCK = ".lock"
 
 
@@ -114,16 +112,7 @@ def write(name: str, vectors: Sequence[tuple[Made, vgg.Features]]) -> None:
     metadata = {"dfi": json.dumps({"format": _FORMAT, "made": [asdict(made) for made in all_made]})}
     content = safetensors.torch.save({key: part.contiguous() for key, part in tensors.items()}, metadata)
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=_PART)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_whole(path, lambda file: file.write(content))
     except OSError as error:
         raise unwritable(path, error, "let DFI_HOME name another folder") from error
 
@@ -154,7 +143,7 @@ def alone() -> Iterator[None]:
     except OSError as error:
         raise unwritable(folder, error, "let DFI_HOME name another folder") from error
     try:
-        for leftover in folder.glob(f".*{_PART}"):  # of one that was killed
+        for leftover in folder.glob(f".*{PART}"):  # of one that was killed
             leftover.unlink(missing_ok=True)
         yield
     finally:

@@ -25,6 +25,18 @@ def test_the_starter_comes_with_its_averages() -> None:
     assert areas["smiling"] > 0.9 and areas["eyeglasses"] > 0.9 and 0.7 < np.mean(list(areas.values())) < 1
 
 
+@pytest.mark.parametrize("content", [None, b"", b"{}", b'{"smiling": 1}'])
+def test_without_whole_averages_there_is_a_sentence(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "averages.json"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setattr(averages, "_FILE", file)
+    reader = FaceReader(torch.device("cpu"))
+    assert "install dfi-server again" in refusal(lambda: reader.averages, ErrorCode.BAD_STORE)
+
+
 def test_averages_are_those_of_the_faces_that_were_read(tmp_path: Path) -> None:
     archive, table = write_tiny_lfw(tmp_path, faces=20)
     held_out = [jpeg for key, jpeg in lfw.read_photos(archive) if lfw.is_held_out(key)]
