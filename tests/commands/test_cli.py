@@ -1,6 +1,6 @@
 """The command line: what it writes and prints, and one sentence for everything that can go wrong.
 
-Most of it runs in this process, which saves importing torch each time; three tests start the real command.
+Most of it runs in this process, which saves importing torch each time; two tests start the real command.
 """
 
 import json
@@ -23,56 +23,14 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 from support import icc
-from support.checks import full_disk, run_dfi
-from support.tiny import TINY_ATTRIBUTES, tiny_weights, write_tiny_lfw
+from support.checks import Run, full_disk
+from support.tiny import TINY_ATTRIBUTES, tiny_weights
 
 from dfi_server import __version__
 from dfi_server.commands import cli
 from dfi_server.edit import Editor
 from dfi_server.photo import disk
 from dfi_server.photo.pixels import Photo, composite
-from dfi_server.vectors.store import open_store
-
-Run = Callable[..., str]
-"""Run a command line; the sentence or text that it printed."""
-
-
-@pytest.fixture
-def folder(tmp_path: Path, face: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, with a photo `face.png` in it."""
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    Image.fromarray(face).save("face.png")
-    return tmp_path / "work"
-
-
-@pytest.fixture
-def succeeds(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: str) -> str:
-        code = cli.main(arguments)
-        out, err = capsys.readouterr()
-        assert (code, err) == (0, "")
-        return out
-
-    return run
-
-
-@pytest.fixture
-def fails(capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command must fail with exactly one line, and leave no file that was not there."""
-
-    def run(*arguments: str) -> str:
-        before = {path: path.stat().st_mtime_ns for path in Path.cwd().rglob("*")}
-        code = cli.main(arguments)
-        out, err = capsys.readouterr()
-        assert code == 1
-        assert out == ""
-        assert re.fullmatch(r"dfi: [^\n]+[.:?)]\n", err), err
-        assert "Traceback" not in err
-        assert {path: path.stat().st_mtime_ns for path in Path.cwd().rglob("*")} == before
-        return err
-
-    return run
 
 
 def test_attributes_are_listed(tiny_home: Path, succeeds: Run) -> None:
@@ -315,72 +273,6 @@ def test_a_damaged_store_is_one_sentence(
     assert str(store.parent) in fails(*EDIT, "smiling=0.4")
 
 
-@pytest.fixture
-def lfw_files(folder: Path) -> tuple[str, ...]:
-    """The options of `dfi setup` for a few drawn faces, as files in the working folder."""
-    archive, table = write_tiny_lfw(folder, faces=8)
-    save_file(tiny_weights(), folder / "vgg19.safetensors")
-    return ("--vgg19", "vgg19.safetensors", "--lfw", archive.name, "--attributes", table.name)
-
-
-@pytest.fixture
-def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DFI_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
-def test_setup_builds_the_default_store(empty_home: Path, lfw_files: tuple[str, ...], succeeds: Run) -> None:
-    out = succeeds("setup", *lfw_files)
-    assert "6 attribute vectors (ridge" in out
-    assert "from 8 photos" in out
-    assert tuple(succeeds("attributes").split()) == TINY_ATTRIBUTES
-    assert "mean difference" in succeeds("setup", *lfw_files, "--method", "mean", "--limit", "5")
-    assert open_store().info.photos == 5
-    succeeds("edit", "face.png", "out.png", "--set", "smiling=0.4", "--iterations", "1")
-
-
-@pytest.mark.parametrize("option", ["--vgg19", "--lfw", "--attributes"])
-@pytest.mark.parametrize("content", [None, b"", b"<html>404 not found</html>", "half"])
-def test_setup_from_a_missing_or_damaged_file_is_one_sentence(
-    option: str,
-    content: bytes | str | None,
-    empty_home: Path,
-    lfw_files: tuple[str, ...],
-    fails: Run,
-) -> None:
-    path = Path(lfw_files[lfw_files.index(option) + 1])
-    whole = path.read_bytes()
-    path.unlink()
-    if content is not None:
-        path.write_bytes(
-            whole[: 200 if option == "--attributes" else len(whole) // 2] if content == "half" else content
-        )
-    before = dict(zip(lfw_files[::2], lfw_files[1::2], strict=True))
-    assert before[option] in fails("setup", *lfw_files)
-    assert not (empty_home / "stores" / "lfw").exists()
-
-
-def test_setup_on_a_full_disk_is_one_sentence(
-    empty_home: Path, lfw_files: tuple[str, ...], fails: Run, succeeds: Run
-) -> None:
-    with full_disk(100_000):
-        assert "is the disk full?" in fails("setup", *lfw_files)
-    assert list((empty_home / "stores").iterdir()) == []
-    succeeds("setup", *lfw_files)
-    with full_disk(100_000):
-        assert "is the disk full?" in fails("setup", *lfw_files, "--method", "mean")
-    assert {path.name for path in (empty_home / "stores").iterdir()} == {"lfw", "faces.safetensors", "faces.crc32.json"}
-    succeeds("edit", "face.png", "out.png", "--set", "smiling=0.4", "--iterations", "1")
-    assert open_store().info.method.startswith("ridge")
-
-
-def test_a_state_folder_that_is_a_file_is_one_sentence(
-    empty_home: Path, lfw_files: tuple[str, ...], fails: Run
-) -> None:
-    empty_home.touch()
-    assert str(empty_home) in fails("setup", *lfw_files)
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -417,19 +309,6 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 # From here on: the real command, in a process of its own.
-
-
-def test_setup_without_a_network_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    done = run_dfi("setup", home=tmp_path / "home", timeout=120)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    (line,) = (line for line in done.stderr.splitlines() if line)
-    assert line.startswith("dfi: VGG-19's weights could not be downloaded")
-    assert "dfi setup --vgg19 FILE" in line
-    assert not list((tmp_path / "home").rglob("*"))
 
 
 def test_ctrl_c_ends_an_edit_and_writes_nothing(tiny_home: Path, folder: Path) -> None:

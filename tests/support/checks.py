@@ -12,6 +12,9 @@ import pytest
 
 from dfi_server.errors import DFIError, ErrorCode
 
+Run = Callable[..., str]
+"""Run a command line in this process; the sentence or text that it printed."""
+
 
 @contextlib.contextmanager
 def full_disk(room: int) -> Iterator[None]:
