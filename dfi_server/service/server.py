@@ -35,6 +35,7 @@ from dfi_server.wire.protocol import (
     encode,
 )
 
+LIBRARIES_SECONDS = 3600.0  # without a wish, after which a resting worker gives its libraries' memory back as well
 STALL_SECONDS = 1.0  # between two rounds of the loop, beside its waiting: then this process stood still
 _MAX_MESSAGES_A_ROUND = 100
 _BELL = "inproc://bell"
@@ -326,6 +327,10 @@ class Server:
             log.info("Nobody has edited for a while: the model's memory is given back until somebody does")
             for worker in ready:
                 worker.rest()
+        if now - self._last_wish > LIBRARIES_SECONDS:
+            for worker in self._workers:
+                if worker.resting:
+                    worker.close()
         if self._end_after is not None and now - self._last_client > self._end_after:
             log.info("No client has been there for a while: ending")
             self._stopping.set()

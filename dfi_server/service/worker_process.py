@@ -71,7 +71,8 @@ class WorkerProcess:
     """A worker, running or not. For one thread, the server's.
 
     `info` and `attributes` are known once its model is loaded, `failure` when that did not work. `job` is what it runs.
-    One that is `resting` has a process without a model, whose libraries are loaded: these take the longest.
+    One that is `resting` has a process without a model, whose libraries are loaded, as these take the longest; or after
+    close() none.
     """
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", command: Command) -> None:

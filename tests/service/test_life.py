@@ -175,6 +175,18 @@ def test_a_resting_worker_that_ends_is_no_trouble(slow: Slow) -> None:
         assert client.edit(SMALL, PIXELS).pixels == PIXELS
 
 
+def test_after_long_a_resting_worker_ends_and_a_hello_starts_it(slow: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dfi_server.service.server.LIBRARIES_SECONDS", 3.0)
+    slow.go.set()
+    with serving(slow.command, rest_after=1) as server, Client(server.endpoint) as client:
+        client.attributes()
+        eventually(lambda: client.status().resting)
+        eventually(lambda: not child_ids())
+        assert client.status().resting
+        assert client.hello().state == ServerState.LOADING
+        assert client.edit(SMALL, PIXELS).pixels == PIXELS
+
+
 @pytest.mark.usefixtures("silence_allowed")
 def test_a_model_does_not_rest_during_an_edit(slow: Slow) -> None:
     with serving(slow.command, rest_after=0.3) as server, Raw(server.endpoint) as client:
