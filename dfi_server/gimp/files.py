@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from dfi_server.gimp.machine import Machine
 from dfi_server.wire import keys, place
@@ -21,6 +22,18 @@ EDITOR_SIDE = (
 VENDOR = "vendor"
 """The folder of pyzmq in that of the plug-in."""
 
+MAIN = "dfi.py"
+"""The file that GIMP runs."""
+
+RECORD = "server.json"
+"""Where the program is, for the plug-in."""
+
+EXTENSION = "local.dfi.gimp"
+"""The plug-in's id as an extension of GIMP (AppStream), and so the name of its folder in GIMP's extensions."""
+
+PROGRAM = "program"
+"""The folder of the program's wheel in a plug-in that was unpacked from an archive (tools/make_extension.py)."""
+
 KEYS = "keys"
 """The folder of a client's keys in that of the plug-in, for a GIMP that does not see the state folder."""
 
@@ -37,21 +50,30 @@ def server_command(machine: Machine) -> list[str]:
     return [str(program), "serve"] if program.exists() else [sys.executable, "-m", "dfi_server", "serve"]
 
 
-def make(folder: Path, machine: Machine, home: Path, pyzmq: Path | None) -> None:
-    """The plug-in in `folder`, complete but for what one GIMP needs and another does not."""
-    shutil.copytree(source(), folder, ignore=shutil.ignore_patterns("__pycache__", VENDOR, "*.pyc"))
-    (folder / "dfi.py").chmod(0o755)  # without it GIMP passes it over in silence
-    for name in EDITOR_SIDE:
-        target = folder / PACKAGE.name / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(PACKAGE / name, target)
-    settings = {
+def settings(machine: Machine, home: Path) -> dict[str, Any]:
+    """What the plug-in must know of this installation: the contents of its server.json."""
+    return {
         "endpoint": place.OWN,
         "home": str(home),
         "command": server_command(machine),
         "relay": [sys.executable, "-P", "-m", "dfi_server.wire.relay"],
     }
-    (folder / "server.json").write_text(json.dumps(settings, indent=1), "utf-8")
+
+
+def copy(folder: Path) -> None:
+    """The plug-in in `folder`, as it is on every machine: with nothing on where the program is."""
+    shutil.copytree(source(), folder, ignore=shutil.ignore_patterns("__pycache__", VENDOR, PROGRAM, RECORD, "*.pyc"))
+    (folder / MAIN).chmod(0o755)  # without it GIMP passes it over in silence
+    for name in EDITOR_SIDE:
+        target = folder / PACKAGE.name / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PACKAGE / name, target)
+
+
+def make(folder: Path, machine: Machine, home: Path, pyzmq: Path | None) -> None:
+    """The plug-in in `folder`, complete but for what one GIMP needs and another does not."""
+    copy(folder)
+    (folder / RECORD).write_text(json.dumps(settings(machine, home), indent=1), "utf-8")
     if pyzmq:
         shutil.copytree(pyzmq, folder / VENDOR)
 
@@ -62,16 +84,21 @@ def shut_in(folder: Path, home: Path) -> None:
     if here.server_keys and here.client_keys:
         keys.ensure(here.server_keys, here.client_keys)
         shutil.copytree(here.client_keys, folder / KEYS)
-    settings = json.loads((folder / "server.json").read_text("utf-8")) | {"endpoint": place.OWN_TCP}
-    (folder / "server.json").write_text(json.dumps(settings, indent=1), "utf-8")
+    changed = json.loads((folder / RECORD).read_text("utf-8")) | {"endpoint": place.OWN_TCP}
+    (folder / RECORD).write_text(json.dumps(changed, indent=1), "utf-8")
 
 
 def is_ours(folder: Path) -> bool:
     """Whether a plug-in's folder holds this filter, of whatever version, and not somebody else's."""
     try:
-        return "plug-in-dfi" in (folder / "dfi.py").read_text("utf-8", "replace")
+        return "plug-in-dfi" in (folder / MAIN).read_text("utf-8", "replace")
     except OSError:
         return False
+
+
+def is_unpacked(folder: Path) -> bool:
+    """Whether it is as an archive brings it: GIMP's Python may have no pyzmq, and the program is looked for."""
+    return (folder / PROGRAM).exists()
 
 
 def is_current(folder: Path) -> bool:

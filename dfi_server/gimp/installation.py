@@ -51,6 +51,9 @@ def install(machine: Machine, home: Path, say: Say) -> None:
             record.add_tree(target)
             hidden = any(gimp.config == config and gimp.sandbox == "Snap" for gimp in found)
             _put(fresh, target, home if hidden else None)
+            if (extension := _extension(config)).exists():
+                record.remove([extension])
+                say(f"Removed {extension}: the filter in {target} takes its place, so that it is in the menu once.")
     status(machine, home, say)
 
 
@@ -79,10 +82,11 @@ def uninstall(machine: Machine, home: Path, say: Say) -> None:
     """Remove the plug-in from every GIMP. What is the user's stays: presets, stores, attributes of their own."""
     record = Record(home)
     recorded = [path for path in record.trees() if path.parent.name == "plug-ins" or path == home / "pyzmq"]
-    targets = [config / "plug-ins" / NAME for config in _folders(machine, [])]
+    configs = _folders(machine, [])
+    targets = [config / "plug-ins" / NAME for config in configs]
     unrecorded = [path for path in targets if files.is_ours(path) and not path.is_symlink() and path not in recorded]
     try:
-        removed = record.remove([*recorded, *unrecorded])
+        removed = record.remove([*recorded, *unrecorded, *map(_extension, configs)])
     except OSError as error:
         raise _in_use(Path(error.filename or ""), error) from error
     for path in removed:
@@ -98,6 +102,11 @@ def _folders(machine: Machine, found: list[Gimp]) -> list[Path]:
     """The folders of settings that get the filter: those of the GIMPs found, and all that some GIMP has made."""
     usable = [gimp.config for gimp in found if gimp.sandbox != "Snap" or _snap_has_started(gimp)]
     return list(dict.fromkeys([*usable, *find.configurations(machine)]))
+
+
+def _extension(config: Path) -> Path:
+    """Where GIMP puts the extension (.gex) of the same filter."""
+    return config / "extensions" / files.EXTENSION
 
 
 def _snap_has_started(gimp: Gimp) -> bool:
@@ -175,6 +184,9 @@ def _look(gimp: Gimp, machine: Machine, home: Path, say: Say) -> bool:
 
 def _look_into(target: Path, gimp: Gimp, machine: Machine, say: Say) -> bool:
     """Say how the plug-in's folder is, and whether GIMP's Python can use it; whether that is well."""
+    if not files.is_ours(target) and (extension := _extension(target.parents[1])).exists():
+        say(f"  --  The filter is an extension in {extension}, which GIMP must be told to run: 'dfi gimp install' is simpler")
+        return False
     if not files.is_ours(target):
         there = "Another plug-in is" if target.exists() else "The filter is not"
         say(f"  --  {there} in {target}: {'move it away, then ' if target.exists() else ''}run 'dfi gimp install'")
@@ -182,6 +194,12 @@ def _look_into(target: Path, gimp: Gimp, machine: Machine, say: Say) -> bool:
     if not files.is_current(target):
         say(f"  --  The filter in {target} is damaged or of another version: run 'dfi gimp install'")
         return False
+    if files.is_unpacked(target) and gimp.sandbox:
+        say(f"  --  The filter in {target} was unpacked there, which {gimp.sandbox} cannot use: run 'dfi gimp install'")
+        return False
+    if files.is_unpacked(target):
+        say(f"  ok  Filter in {target}, unpacked there: it looks for this program by itself")
+        return True
     if not gimp.python or not _loads_wheels(machine):
         say(f"  ok  Filter in {target}")
         return True

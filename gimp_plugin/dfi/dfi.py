@@ -27,6 +27,7 @@ from typing import Any
 import gi
 
 gi.require_version("Gimp", "3.0")
+import program  # noqa: E402
 from gi.repository import Gimp, GLib, GObject  # noqa: E402
 from i18n import _  # noqa: E402
 from layer import Rectangle, Source, made, single_layer  # noqa: E402
@@ -57,7 +58,10 @@ def edit(
         return True
 
     from dialog import ask  # GTK needs a screen, which scripts do without
+    from get_dfi import offer
 
+    if not program.is_there() and not offer():
+        return False
     # Not last time's face: another photo's number means nothing here.
     config.set_property("face", str(again.request.face) if again else "largest")
     if again:

@@ -1,4 +1,4 @@
-"""This user's processes: those of a command line, and their end. Each system tells of them in its own way."""
+"""This user's processes: started from GIMP, those of a command line, and their end, in each system's own way."""
 
 import contextlib
 import json
@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 _PS = ("ps", "-ww", "-x", "-o", "pid=,args=")  # of this user
 _CIM = (
@@ -22,6 +23,41 @@ def ending_with(words: str) -> list[int]:
     """The ids of the processes whose command line ends with these words."""
     listed = {"win32": _windows, "linux": _linux}.get(sys.platform, _others)
     return [process for process, line in listed() if process != os.getpid() and f" {line}".endswith(f" {words}")]
+
+
+def said(command: Sequence[str], seconds: float = _SECONDS) -> str:
+    """What a program prints; "" where it cannot be run, fails or takes longer."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        hidden = {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {}
+        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=seconds, **hidden)
+        return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""
+    return ""
+
+
+def start(command: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[str]":
+    """Run a program, and what it starts in its turn, to be ended together. Its output is one stream of text."""
+    apart: dict[str, Any] = {"start_new_session": True}
+    if sys.platform == "win32":
+        apart = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **environment},
+        encoding="utf-8",
+        errors="replace",
+        **apart,
+    )
+
+
+def interrupt(process: "subprocess.Popen[str]", at_once: bool) -> None:
+    """Do what Ctrl-C does to a program of start() and all that it has started, or end them."""
+    if sys.platform == "win32":  # whose programs without a window get no Ctrl-C
+        said(("taskkill", "/T", "/F", "/PID", str(process.pid)))
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL if at_once else signal.SIGINT)
 
 
 def end(process: int, at_once: bool) -> None:
@@ -40,7 +76,7 @@ def _linux() -> Iterator[tuple[int, str]]:
 
 
 def _others() -> Iterator[tuple[int, str]]:
-    for line in _said(_PS).splitlines():
+    for line in said(_PS).splitlines():
         number, _, command = line.strip().partition(" ")
         if number.isdigit():
             yield int(number), command.strip()
@@ -49,16 +85,8 @@ def _others() -> Iterator[tuple[int, str]]:
 def _windows() -> Iterator[tuple[int, str]]:
     """Of a single process it tells without a list around it. Others' have no command line."""
     try:
-        told = json.loads(_said(_CIM) or "[]")
+        told = json.loads(said(_CIM) or "[]")
     except ValueError:
         return
     for process in told if isinstance(told, list) else [told]:
         yield int(process["ProcessId"]), (process["CommandLine"] or "").strip()
-
-
-def _said(command: tuple[str, ...]) -> str:
-    hidden = {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {}
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=_SECONDS, **hidden)
-        return done.stdout.decode("utf-8", "replace")
-    return ""

@@ -1,6 +1,5 @@
 """The DFI server as the plug-in sees it: found or started, asked, restarted, and its state in words."""
 
-import json
 import os
 import socket
 import sys
@@ -13,6 +12,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import processes
+import program
 from gi.repository import GLib
 from i18n import _
 from layer import Rectangle, Source
@@ -50,16 +50,9 @@ def _has_pyzmq() -> bool:
 def _relay() -> list[str]:
     """The command of the process that has pyzmq. Raises ImportError where there is none either."""
     try:
-        return list(json.loads((HERE / "server.json").read_text("utf-8"))["relay"])
+        return list(program.settings()["relay"])
     except (OSError, ValueError, LookupError, TypeError):
         raise ImportError("No module named 'zmq'") from None
-
-
-def sandbox() -> str:
-    """The name of the sandbox that GIMP is in; "" where it may start any program."""
-    if Path("/.flatpak-info").exists():
-        return "Flatpak"
-    return "Snap" if os.environ.get("SNAP") else ""
 
 
 class State(Enum):
@@ -94,7 +87,7 @@ class NotInstalled(UserError):
 
 
 class Server:
-    """The server that server.json beside this file describes. DFI_ENDPOINT overrides its endpoint: another server."""
+    """The server of the installed program. DFI_ENDPOINT overrides its endpoint: another server."""
 
     def __init__(self) -> None:
         self.log = Path(GLib.get_user_cache_dir()) / "dfi" / "server.log"
@@ -121,9 +114,8 @@ class Server:
     @cached_property
     def _settings(self) -> tuple[list[str], Any]:
         """The command that starts a server, and its place: the client's place.Place."""
-        path = HERE / "server.json"
         try:
-            settings = json.loads(path.read_text("utf-8"))
+            settings = program.settings()
             endpoint = os.environ.get("DFI_ENDPOINT") or str(settings["endpoint"])
             place = self._client.find(endpoint, Path(settings.get("home", "")))
             if place.client_keys and KEYS.exists():
@@ -133,7 +125,7 @@ class Server:
             return list(settings["command"]), place
         except (OSError, ValueError, LookupError, TypeError) as error:
             text = _("The server is not installed: {path} is missing or wrong ({error}).")
-            raise NotInstalled(text.format(path=path, error=error)) from error
+            raise NotInstalled(text.format(path=program.RECORD, error=error)) from error
 
     def connect(self, tell: Tell) -> dict[str, str]:
         """{attribute: label} of a server that is ready to edit; starts it if none answers.
@@ -144,7 +136,7 @@ class Server:
         client = self._client
         vars(self).pop("_settings", None)  # 'dfi gimp install' may have been run meanwhile
         command, place = self._settings
-        if (shut_in := sandbox()) and not self._answers(place):
+        if (shut_in := program.sandbox()) and not self._answers(place):
             text = _("{sandbox} lets GIMP start no programs: run this in a terminal, then try again.")
             raise UserError(f"{text.format(sandbox=shut_in)}\n\ndfi serve --endpoint {place.to_serve}")
 
@@ -267,4 +259,4 @@ class Server:
 
 def failure(error: Exception) -> Status:
     """The state that an exception from Server.connect tells of."""
-    return Status(State.NOT_INSTALLED if isinstance(error, NotInstalled) else State.FAILED, str(error))
+    return Status(State.NOT_INSTALLED if isinstance(error, (NotInstalled, program.Missing)) else State.FAILED, str(error))

@@ -1,0 +1,100 @@
+"""uv or pipx, whichever the user has, run to install the program from what the archive brings."""
+
+import contextlib
+import os
+import shlex
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import processes
+import program
+
+PYTORCH_CPU = os.environ.get("DFI_TORCH_CPU_INDEX") or "https://download.pytorch.org/whl/cpu"
+_TOOLS = {"uv": ("tool", "install", "--force"), "pipx": ("install", "--force", "--verbose")}  # force: over half of one
+_ANSWER_SECONDS = 4.0
+_STOP_SECONDS = 5.0  # that a tool gets to take away what it has begun
+_NVIDIA = "0x10de"  # a vendor on the PCI bus; displays are the class 0x03....
+
+
+def command() -> list[str]:
+    """What installs the program; [] where neither tool is there, or nothing to install from."""
+    wheel = program.package()
+    for tool, words in _TOOLS.items() if wheel else ():
+        if path := next(program.find(tool), None):
+            return [path, *words, str(wheel)]
+    return []
+
+
+def in_a_terminal(tool: str) -> str:
+    """The command of one of the tools as the user would type it."""
+    words = [tool, *_TOOLS[tool][:-1], str(program.package())]
+    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
+
+
+class Installation:
+    """One run of such a command."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._command = command
+        self._process: subprocess.Popen[str] | None = None
+        self._stopped = False
+
+    def lines(self) -> Iterator[str]:
+        """Start it; what it prints, as it comes, until it has ended."""
+        environment = _environment()
+        if self._stopped:
+            return
+        try:
+            self._process = processes.start(self._command, environment)
+        except OSError as error:
+            yield f"{self._command[0]}: {error.strerror}"
+            return
+        assert self._process.stdout
+        with self._process.stdout as output:
+            yield from filter(None, (line.strip() for line in output))
+        self._process.wait()
+
+    @property
+    def succeeded(self) -> bool:
+        return self._process is not None and self._process.returncode == 0
+
+    def stop(self) -> None:
+        """End it; it may take away what it has begun."""
+        self._stopped = True
+        if self._process:
+            processes.interrupt(self._process, at_once=False)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_STOP_SECONDS)
+            processes.interrupt(self._process, at_once=True)
+
+
+def _environment() -> Mapping[str, str]:
+    """The versions that passed the tests, and PyTorch without CUDA where there is no NVIDIA GPU (torch.bash)."""
+    versions = program.constraints()
+    chosen: dict[str, Any] = {"PYTHONUNBUFFERED": "1"}
+    if versions.exists():
+        chosen |= {"UV_CONSTRAINT": versions.as_uri(), "PIP_CONSTRAINT": versions.as_uri()}  # spaces would part a path
+    if sys.platform == "linux" and not _has_nvidia_gpu() and _answers(f"{PYTORCH_CPU}/torch/"):
+        others = os.environ.get("PIP_EXTRA_INDEX_URL", "")
+        chosen |= {"UV_TORCH_BACKEND": "cpu", "PIP_EXTRA_INDEX_URL": f"{others} {PYTORCH_CPU}".strip()}
+    return chosen
+
+
+def _answers(address: str) -> bool:
+    with contextlib.suppress(OSError, ValueError), urllib.request.urlopen(address, timeout=_ANSWER_SECONDS):
+        return True
+    return False
+
+
+def _has_nvidia_gpu() -> bool:
+    if any(Path("/proc/driver/nvidia/gpus").glob("*")):
+        return True
+    for vendor in Path("/sys/bus/pci/devices").glob("*/vendor"):
+        with contextlib.suppress(OSError):
+            if vendor.read_text().strip() == _NVIDIA and vendor.with_name("class").read_text().startswith("0x03"):
+                return True
+    return False

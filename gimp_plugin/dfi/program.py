@@ -1,0 +1,129 @@
+"""The program `dfi`, whose server does the work: what `dfi gimp install` wrote of it, or what it says where it is found.
+
+An unpacked archive (tools/make_extension.py) has no record of where the program is. It is looked for then, asked, and
+what it says is written down, as `dfi gimp install` does.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gi.repository import GLib
+from i18n import _
+from processes import said
+from request import UserError
+
+HERE = Path(__file__).resolve().parent
+RECORD = HERE / "server.json"
+_PACKAGE = HERE / "program"
+"""What an archive brings to install the program from: a wheel, and the versions of what it needs."""
+
+_ASK = ("gimp", "settings")
+_ASK_SECONDS = 60.0  # the first start after an installation reads everything from the disk
+
+
+class Missing(UserError):
+    """The program is not on this computer."""
+
+    def __init__(self) -> None:
+        text = _(
+            "The program dfi, which edits, was not found on this computer: run the filter from GIMP's menu, it says how to "
+            "get it."
+        )
+        super().__init__(text)
+
+
+def sandbox() -> str:
+    """The name of the sandbox that GIMP is in; "" where it may start any program."""
+    if Path("/.flatpak-info").exists():
+        return "Flatpak"
+    return "Snap" if os.environ.get("SNAP") else ""
+
+
+def settings() -> dict[str, Any]:
+    """How the server is reached and started, as server.json has it.
+
+    Raises Missing; OSError, ValueError and LookupError where server.json is damaged.
+    """
+    recorded = _recorded()
+    if recorded and _runs(recorded):
+        return recorded
+    found = None if sandbox() else _found()
+    if not found and not recorded:
+        raise Missing
+    return found or recorded
+
+
+def is_there() -> bool:
+    """Whether there is anything to reach or to start. A damaged record is something: it is told what is wrong with it."""
+    try:
+        return _runs(settings())
+    except Missing:
+        return False
+    except (OSError, ValueError, LookupError, TypeError):
+        return True
+
+
+def package() -> Path | None:
+    """The wheel that an archive brings."""
+    return next(iter(sorted(_PACKAGE.glob("*.whl"))), None)
+
+
+def constraints() -> Path:
+    """The file of versions beside it."""
+    return _PACKAGE / "constraints.txt"
+
+
+def find(name: str) -> Iterator[str]:
+    """The paths of a user's programs of that name. A GIMP started from a menu has little of the user's PATH."""
+    home = Path.home()
+    named = (os.environ.get(variable) for variable in ("PIPX_BIN_DIR", "UV_TOOL_BIN_DIR", "XDG_BIN_HOME"))
+    usual = (home / ".local/bin", home / ".cargo/bin", "/opt/homebrew/bin", "/usr/local/bin")
+    for folder in (*os.get_exec_path(), *filter(None, named), *map(str, usual)):
+        if path := shutil.which(name, path=folder):
+            yield path
+
+
+def _recorded() -> dict[str, Any]:
+    """{} where nobody has written server.json."""
+    return dict(json.loads(RECORD.read_text("utf-8"))) if RECORD.exists() else {}
+
+
+def _runs(recorded: dict[str, Any]) -> bool:
+    """Whether the recorded program is still there, or need not be, as another server is named or the sandbox hides it."""
+    return bool(sandbox() or os.environ.get("DFI_ENDPOINT") or shutil.which(recorded["command"][0]))
+
+
+def _found() -> dict[str, Any]:
+    for program in dict.fromkeys((*find("dfi"), *_of_tools())):
+        try:
+            told = dict(json.loads(said((program, *_ASK), _ASK_SECONDS)))
+            told["command"][0]
+        except (ValueError, LookupError, TypeError):  # another program of that name, or one too old to know
+            continue
+        with contextlib.suppress(OSError):  # the plug-in may lie where its user may not write: it is asked again then
+            fresh = RECORD.with_suffix(".new")
+            fresh.write_text(json.dumps(told, indent=1), "utf-8")
+            fresh.replace(RECORD)
+        return told
+    return {}
+
+
+def _of_tools() -> Iterator[str]:
+    """In the environments of install.sh, pipx and uv, where their links are gone."""
+    home = Path.home()
+    data = (GLib.get_user_data_dir(), home / ".local/share", home / ".local", home / "Library/Application Support")
+    environments = [Path(folder, name) for folder in data for name in _ENVIRONMENTS]
+    if chosen := os.environ.get("DFI_HOME"):
+        environments.insert(0, Path(chosen, "venv"))
+    for environment in environments:
+        if path := shutil.which("dfi", path=str(environment / ("Scripts" if sys.platform == "win32" else "bin"))):
+            yield path
+
+
+_ENVIRONMENTS = ("dfi/venv", "pipx/venvs/dfi-server", "uv/tools/dfi-server")
