@@ -1,6 +1,7 @@
 """What the plug-in's folder in GIMP holds: the plug-in, the wire beside it, how the server is started, and pyzmq."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ RECORD = "server.json"
 EXTENSION = "local.dfi.gimp"
 """The plug-in's id as an extension of GIMP (AppStream), and so the name of its folder in GIMP's extensions."""
 
-PROGRAM = "program"
+BUNDLE = "bundle"
 """The folder of the program's wheel in a plug-in that was unpacked from an archive (tools/make_extension.py)."""
 
 KEYS = "keys"
@@ -62,7 +63,7 @@ def settings(machine: Machine, home: Path) -> dict[str, Any]:
 
 def copy(folder: Path) -> None:
     """The plug-in in `folder`, as it is on every machine: with nothing on where the program is."""
-    shutil.copytree(source(), folder, ignore=shutil.ignore_patterns("__pycache__", VENDOR, PROGRAM, RECORD, "*.pyc"))
+    shutil.copytree(source(), folder, ignore=shutil.ignore_patterns("__pycache__", VENDOR, BUNDLE, RECORD, "*.pyc"))
     (folder / MAIN).chmod(0o755)  # without it GIMP passes it over in silence
     for name in EDITOR_SIDE:
         target = folder / PACKAGE.name / name
@@ -98,7 +99,16 @@ def is_ours(folder: Path) -> bool:
 
 def is_unpacked(folder: Path) -> bool:
     """Whether it is as an archive brings it: GIMP's Python may have no pyzmq, and the program is looked for."""
-    return (folder / PROGRAM).exists()
+    return (folder / BUNDLE).exists()
+
+
+def is_active(config: Path) -> bool:
+    """Whether a GIMP with these settings runs the extension: a user's own are off until they are switched on."""
+    try:
+        written = (config / "extensionrc").read_text("utf-8", "replace")
+    except OSError:
+        return False
+    return bool(re.search(rf'"{re.escape(EXTENSION)}"\s*\(active\s+yes\)', written))
 
 
 def is_current(folder: Path) -> bool:

@@ -165,6 +165,12 @@ def _look(gimp: Gimp, machine: Machine, home: Path, say: Say) -> bool:
     if gimp.sandbox == "Snap" and not _snap_has_started(gimp):
         say("  --  It has not been started yet: start it once, close it, then run 'dfi gimp install' again")
         return False
+    if not files.is_ours(target) and (extension := _extension(gimp.config)).exists():
+        active = files.is_active(gimp.config)
+        say(f"  ok  Filter in {extension}, an extension" if active else
+            f"  --  The filter is an extension in {extension} that GIMP does not run: run 'dfi gimp install', which takes "
+            "its place")  # fmt: skip
+        return active
     if not _look_into(target, gimp, machine, say):
         return False
     has = check.has_filter(target, gimp, machine, home)
@@ -184,9 +190,6 @@ def _look(gimp: Gimp, machine: Machine, home: Path, say: Say) -> bool:
 
 def _look_into(target: Path, gimp: Gimp, machine: Machine, say: Say) -> bool:
     """Say how the plug-in's folder is, and whether GIMP's Python can use it; whether that is well."""
-    if not files.is_ours(target) and (extension := _extension(target.parents[1])).exists():
-        say(f"  --  The filter is an extension in {extension}, which GIMP must be told to run: 'dfi gimp install' is simpler")
-        return False
     if not files.is_ours(target):
         there = "Another plug-in is" if target.exists() else "The filter is not"
         say(f"  --  {there} in {target}: {'move it away, then ' if target.exists() else ''}run 'dfi gimp install'")

@@ -80,7 +80,7 @@ class _Dialog:
         tools = [installer.in_a_terminal(tool) for tool in ("uv", "pipx")]
         either = _("or")
         what = _("The filter's work is done by a program, dfi, which is not on this computer.")
-        if not program.package():
+        if not program.wheel():
             how = _("Install it again as you did before, then run this in a terminal and restart GIMP:")
             commands = ["dfi gimp install"]
         elif shut_in := program.sandbox():

@@ -22,7 +22,7 @@ _NVIDIA = "0x10de"  # a vendor on the PCI bus; displays are the class 0x03....
 
 def command() -> list[str]:
     """What installs the program; [] where neither tool is there, or nothing to install from."""
-    wheel = program.package()
+    wheel = program.wheel()
     for tool, words in _TOOLS.items() if wheel else ():
         if path := next(program.find(tool), None):
             return [path, *words, str(wheel)]
@@ -31,7 +31,7 @@ def command() -> list[str]:
 
 def in_a_terminal(tool: str) -> str:
     """The command of one of the tools as the user would type it."""
-    words = [tool, *_TOOLS[tool][:-1], str(program.package())]
+    words = [tool, *_TOOLS[tool][:-1], str(program.wheel())]
     return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 

@@ -20,7 +20,7 @@ from request import UserError
 
 HERE = Path(__file__).resolve().parent
 RECORD = HERE / "server.json"
-_PACKAGE = HERE / "program"
+_BUNDLE = HERE / "bundle"
 """What an archive brings to install the program from: a wheel, and the versions of what it needs."""
 
 _ASK = ("gimp", "settings")
@@ -69,14 +69,14 @@ def is_there() -> bool:
         return True
 
 
-def package() -> Path | None:
+def wheel() -> Path | None:
     """The wheel that an archive brings."""
-    return next(iter(sorted(_PACKAGE.glob("*.whl"))), None)
+    return next(iter(sorted(_BUNDLE.glob("*.whl"))), None)
 
 
 def constraints() -> Path:
     """The file of versions beside it."""
-    return _PACKAGE / "constraints.txt"
+    return _BUNDLE / "constraints.txt"
 
 
 def find(name: str) -> Iterator[str]:

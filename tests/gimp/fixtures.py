@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gimp import archive
 from gimp.dialog import DIALOG, LOG, MESSAGE
 from gimp.gimp import Window, find_gimps, running
 from gimp.server import serving
@@ -27,6 +28,13 @@ def gimp_root(request: pytest.FixtureRequest) -> Path:
     if root is None:
         pytest.skip("no GIMP >= 3: set DFI_TEST_GIMP_ROOT to a root made by tests/gimp/make_root.sh")
     return root
+
+
+@pytest.fixture(scope="session")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The .zip and the .gex that users download."""
+    made: tuple[Path, Path] = archive.make_extension().make(tmp_path_factory.mktemp("dist"), archive.SECOND)
+    return made
 
 
 @pytest.fixture
