@@ -31,7 +31,7 @@ SOURCES = ("dfi_server", "gimp_plugin", "pyproject.toml", "README.md", "LICENSE"
 _FILE_MODE, _PROGRAM_MODE = 0o100644, 0o100755
 _MADE_BY = 3 << 8 | 20  # Unix, and version 2.0 of the format
 _XL = 0x6C78
-"""libarchive's extra field "xl" (archive_read_support_format_zip.c). GIMP reads a .gex as a stream, which tells of modes
+"""libarchive's extra field "xl" (archive_read_support_format_zip.c). GIMP reads a .gex as a stream, where a mode stands
 nowhere else: without it the plug-in cannot be run, and GIMP passes it over in silence."""
 
 
@@ -107,8 +107,9 @@ def metainfo(second: int) -> bytes:
     add(
         described,
         "p",
-        "Gives a portrait an attribute, such as a smile, glasses or ten more years, and leaves the rest of the photograph "
-        "alone. The result is a new layer. A program on your own machine does the work; the filter offers to install it.",
+        "Gives a portrait an attribute, such as a smile, glasses or ten more years, and leaves the rest of the "
+        "photograph alone. The result is a new layer. A program on your own machine does the work; the filter offers to "
+        "install it.",
     )
     add(component, "metadata_license", "CC0-1.0")
     add(component, "project_license", "MIT")

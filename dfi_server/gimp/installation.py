@@ -167,9 +167,10 @@ def _look(gimp: Gimp, machine: Machine, home: Path, say: Say) -> bool:
         return False
     if not files.is_ours(target) and (extension := _extension(gimp.config)).exists():
         active = files.is_active(gimp.config)
-        say(f"  ok  Filter in {extension}, an extension" if active else
-            f"  --  The filter is an extension in {extension} that GIMP does not run: run 'dfi gimp install', which takes "
-            "its place")  # fmt: skip
+        if active:
+            say(f"  ok  Filter in {extension}, an extension")
+        else:
+            say(f"  --  The filter is an extension in {extension} that GIMP does not run: run 'dfi gimp install'")
         return active
     if not _look_into(target, gimp, machine, say):
         return False

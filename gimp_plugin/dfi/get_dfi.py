@@ -77,22 +77,23 @@ class _Dialog:
     def _explain(self, news: str = "") -> None:
         """Say how it can be got here, after a sentence on what has happened."""
         command = [] if program.sandbox() else installer.command()
-        tools = [installer.in_a_terminal(tool) for tool in ("uv", "pipx")]
-        either = _("or")
-        what = _("The filter's work is done by a program, dfi, which is not on this computer.")
+        news = news or _("The filter's work is done by a program, dfi, which is not on this computer.")
         if not program.wheel():
             how = _("Install it again as you did before, then run this in a terminal and restart GIMP:")
             commands = ["dfi gimp install"]
         elif shut_in := program.sandbox():
-            text = _("{sandbox} lets GIMP start no programs: run these in a terminal, then restart GIMP.")
-            how, commands = text.format(sandbox=shut_in), [tools[0], f"{either} {tools[1]}", "dfi gimp install"]
+            text = _(
+                "{sandbox} lets GIMP start no programs: run these in a terminal (“pipx install” does as well as “uv "
+                "tool install”), then restart GIMP."
+            )
+            how, commands = text.format(sandbox=shut_in), [installer.in_a_terminal(), "dfi gimp install"]
         elif command:
             how = _("“Install” gets it for you alone. It brings PyTorch along, which takes some minutes. It runs:")
             commands = [" ".join(command)]
         else:
             how = _("Get uv or pipx, for instance so, then press “Look again”:")
             commands = [_GET_A_TOOL.get(sys.platform, _GET_A_TOOL["linux"])]
-        self._text.set_text("\n\n".join(filter(None, (news, what, how))))
+        self._text.set_text(f"{news}\n\n{how}")
         self._commands.set_text("\n".join(commands))
         self._window.get_widget_for_response(_INSTALL).set_visible(bool(command))
         self._window.set_default_response(_INSTALL if command else _AGAIN)

@@ -15,6 +15,7 @@ import program
 
 PYTORCH_CPU = os.environ.get("DFI_TORCH_CPU_INDEX") or "https://download.pytorch.org/whl/cpu"
 _TOOLS = {"uv": ("tool", "install", "--force"), "pipx": ("install", "--force", "--verbose")}  # force: over half of one
+_FOR_DEBUGGING = ("DEBUG", "TRACE", "pipx >")  # what --verbose brings beside pip's lines
 _ANSWER_SECONDS = 4.0
 _STOP_SECONDS = 5.0  # that a tool gets to take away what it has begun
 _NVIDIA = "0x10de"  # a vendor on the PCI bus; displays are the class 0x03....
@@ -29,9 +30,9 @@ def command() -> list[str]:
     return []
 
 
-def in_a_terminal(tool: str) -> str:
-    """The command of one of the tools as the user would type it."""
-    words = [tool, *_TOOLS[tool][:-1], str(program.wheel())]
+def in_a_terminal() -> str:
+    """The same as a user would type it."""
+    words = ["uv", "tool", "install", str(program.wheel())]
     return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 
@@ -44,7 +45,7 @@ class Installation:
         self._stopped = False
 
     def lines(self) -> Iterator[str]:
-        """Start it; what it prints, as it comes, until it has ended."""
+        """Start it; what it prints for people, as it comes, until it has ended."""
         environment = _environment()
         if self._stopped:
             return
@@ -55,7 +56,9 @@ class Installation:
             return
         assert self._process.stdout
         with self._process.stdout as output:
-            yield from filter(None, (line.strip() for line in output))
+            for line in map(str.strip, output):
+                if line and not line.startswith(_FOR_DEBUGGING):
+                    yield line
         self._process.wait()
 
     @property

@@ -1,4 +1,4 @@
-"""The program `dfi`, whose server does the work: what `dfi gimp install` wrote of it, or what it says where it is found.
+"""The program `dfi`, whose server does the work: what `dfi gimp install` wrote of it, or what it says where it is.
 
 An unpacked archive (tools/make_extension.py) has no record of where the program is. It is looked for then, asked, and
 what it says is written down, as `dfi gimp install` does.
@@ -32,8 +32,8 @@ class Missing(UserError):
 
     def __init__(self) -> None:
         text = _(
-            "The program dfi, which edits, was not found on this computer: run the filter from GIMP's menu, it says how to "
-            "get it."
+            "The program dfi, which edits, was not found on this computer: run the filter from GIMP's menu, it says how "
+            "to get it."
         )
         super().__init__(text)
 
@@ -60,7 +60,7 @@ def settings() -> dict[str, Any]:
 
 
 def is_there() -> bool:
-    """Whether there is anything to reach or to start. A damaged record is something: it is told what is wrong with it."""
+    """Whether there is anything to reach or to start. A damaged record is something: what is wrong with it is said."""
     try:
         return _runs(settings())
     except Missing:
@@ -95,7 +95,7 @@ def _recorded() -> dict[str, Any]:
 
 
 def _runs(recorded: dict[str, Any]) -> bool:
-    """Whether the recorded program is still there, or need not be, as another server is named or the sandbox hides it."""
+    """Whether the recorded program is there, or need not be: another server is named, or the sandbox hides it."""
     return bool(sandbox() or os.environ.get("DFI_ENDPOINT") or shutil.which(recorded["command"][0]))
 
 

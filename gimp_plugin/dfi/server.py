@@ -259,4 +259,5 @@ class Server:
 
 def failure(error: Exception) -> Status:
     """The state that an exception from Server.connect tells of."""
-    return Status(State.NOT_INSTALLED if isinstance(error, (NotInstalled, program.Missing)) else State.FAILED, str(error))
+    missing = isinstance(error, NotInstalled | program.Missing)
+    return Status(State.NOT_INSTALLED if missing else State.FAILED, str(error))

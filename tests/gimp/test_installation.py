@@ -319,3 +319,63 @@ def test_the_wheel_brings_the_plug_in(tmp_path: Path) -> None:
     packages = [path.parent for path in (REPOSITORY / "dfi_server").rglob("*.py")]
     for folder in packages:
         assert f"{folder.relative_to(REPOSITORY)}/__init__.py" in inside
+
+
+def unpacked(plugin: Path) -> None:
+    """The filter as an archive brings it, but for the wheel's size."""
+    files.copy(plugin)
+    (plugin / files.BUNDLE).mkdir()
+    (plugin / files.BUNDLE / "dfi_server-9-py3-none-any.whl").touch()
+
+
+def add_extension(config: Path, active: str) -> Path:
+    extension = config / "extensions" / files.EXTENSION
+    unpacked(extension / "dfi")
+    (config / "extensionrc").write_text(f'(GimpExtension "{files.EXTENSION}"\n    (active {active}))\n')
+    return extension
+
+
+def test_an_unpacked_filter_is_found_replaced_and_removed(user: User) -> None:
+    machines.add_system_gimp(user.machine, "3.2.6")
+    plugin = user.plugin(".config/GIMP/3.2")
+    unpacked(plugin)
+    before = user.run(installation.status)
+    assert f"  ok  Filter in {plugin}, unpacked there: it looks for this program by itself" in before
+    user.run(installation.install)
+    assert not (plugin / files.BUNDLE).exists()
+    assert (plugin / files.RECORD).exists()
+    user.run(installation.uninstall)
+    assert not plugin.exists()
+
+    unpacked(plugin)
+    assert f"Removed {plugin}" in user.run(installation.uninstall)
+    assert not plugin.exists()
+
+
+def test_an_unpacked_filter_in_a_sandbox(user: User) -> None:
+    """It can look for no program: 'dfi gimp install' puts one there that knows the server."""
+    machines.add_flatpak(user.machine, "3.2.4")
+    plugin = user.plugin(".config/GIMP/3.2")
+    unpacked(plugin)
+    assert "which Flatpak cannot use: run 'dfi gimp install'" in user.fails(installation.status)
+    assert "has the filter" in user.run(installation.install)
+
+
+@pytest.mark.parametrize("active", ["yes", "no"])
+def test_an_extension_is_found_replaced_and_removed(user: User, active: str) -> None:
+    """It would be a second entry in GIMP's menu."""
+    machines.add_system_gimp(user.machine, "3.2.6")
+    config = user.plugin(".config/GIMP/3.2").parents[1]
+    extension = add_extension(config, active)
+    if active == "yes":
+        assert f"  ok  Filter in {extension}, an extension" in user.run(installation.status)
+    else:
+        said = user.fails(installation.status)
+        assert f"  --  The filter is an extension in {extension} that GIMP does not run" in said
+    assert f"Removed {extension}" in user.run(installation.install)
+    assert not extension.exists()
+    assert (config / "plug-ins/dfi/dfi.py").exists()
+
+    extension = add_extension(config, active)
+    assert f"Removed {extension}" in user.run(installation.uninstall)
+    assert not extension.exists() and not (config / "plug-ins/dfi").exists()
