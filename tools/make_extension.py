@@ -74,7 +74,7 @@ def make(folder: Path, second: int) -> tuple[Path, Path]:
 
 
 def build_wheel(folder: Path, second: int) -> None:
-    """The program's wheel; from a copy, as building leaves files in its source."""
+    """The program's wheel; from a copy, as building leaves files in its source, and keeps the modes that it finds."""
     with tempfile.TemporaryDirectory(prefix="dfi-wheel-") as temporary:
         for name in SOURCES:
             if (REPOSITORY / name).is_dir():
@@ -82,9 +82,11 @@ def build_wheel(folder: Path, second: int) -> None:
                 shutil.copytree(REPOSITORY / name, Path(temporary) / name, ignore=ignored)
             else:
                 shutil.copy(REPOSITORY / name, temporary)
+        for path in Path(temporary).rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
         command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
         environment = {**os.environ, "SOURCE_DATE_EPOCH": str(second)}
-        subprocess.run([*command, "-w", folder, temporary], check=True, env=environment)
+        subprocess.run([*command, "-w", folder, temporary], check=True, env=environment, umask=0o022)
 
 
 def metainfo(second: int) -> bytes:
@@ -108,8 +110,8 @@ def metainfo(second: int) -> bytes:
         described,
         "p",
         "Gives a portrait an attribute, such as a smile, glasses or ten more years, and leaves the rest of the "
-        "photograph alone. The result is a new layer. A program on your own machine does the work; the filter offers to "
-        "install it.",
+        "photograph alone. The result is a new layer. A program on your own machine does the work; the filter offers "
+        "to install it.",
     )
     add(component, "metadata_license", "CC0-1.0")
     add(component, "project_license", "MIT")

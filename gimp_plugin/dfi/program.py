@@ -32,8 +32,8 @@ class Missing(UserError):
 
     def __init__(self) -> None:
         text = _(
-            "The program dfi, which edits, was not found on this computer: run the filter from GIMP's menu, it says how "
-            "to get it."
+            "The program dfi, which edits, was not found on this computer: run the filter from GIMP's menu, it says "
+            "how to get it."
         )
         super().__init__(text)
 
@@ -48,15 +48,15 @@ def sandbox() -> str:
 def settings() -> dict[str, Any]:
     """How the server is reached and started, as server.json has it.
 
-    Raises Missing; OSError, ValueError and LookupError where server.json is damaged.
+    Raises Missing; OSError, ValueError, LookupError and TypeError where server.json is damaged.
     """
-    recorded = _recorded()
-    if recorded and _runs(recorded):
-        return recorded
-    found = None if sandbox() else _found()
-    if not found and not recorded:
+    recorded = json.loads(RECORD.read_text("utf-8")) if RECORD.exists() else None
+    if recorded is not None and _runs(recorded):
+        return dict(recorded)
+    told = recorded if sandbox() else _found() or recorded
+    if told is None:
         raise Missing
-    return found or recorded
+    return dict(told)
 
 
 def is_there() -> bool:
@@ -89,17 +89,12 @@ def find(name: str) -> Iterator[str]:
             yield path
 
 
-def _recorded() -> dict[str, Any]:
-    """{} where nobody has written server.json."""
-    return dict(json.loads(RECORD.read_text("utf-8"))) if RECORD.exists() else {}
-
-
 def _runs(recorded: dict[str, Any]) -> bool:
     """Whether the recorded program is there, or need not be: another server is named, or the sandbox hides it."""
     return bool(sandbox() or os.environ.get("DFI_ENDPOINT") or shutil.which(recorded["command"][0]))
 
 
-def _found() -> dict[str, Any]:
+def _found() -> dict[str, Any] | None:
     for program in dict.fromkeys((*find("dfi"), *_of_tools())):
         try:
             told = dict(json.loads(said((program, *_ASK), _ASK_SECONDS)))
@@ -111,7 +106,7 @@ def _found() -> dict[str, Any]:
             fresh.write_text(json.dumps(told, indent=1), "utf-8")
             fresh.replace(RECORD)
         return told
-    return {}
+    return None
 
 
 def _of_tools() -> Iterator[str]:

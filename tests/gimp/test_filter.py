@@ -463,7 +463,7 @@ def aside(path: Path) -> Iterator[None]:
 
 def test_incomplete_installation(gimp: Gimp, apply: Apply) -> None:
     with aside(gimp.plugin / "server.json"):
-        assert_refused(apply(), "The server is not installed")
+        assert_refused(apply(), "The program dfi, which edits, was not found on this computer")
     with aside(gimp.plugin / "dfi_server"):
         assert_refused(apply(), "A part of the plug-in is missing (No module named 'dfi_server')")
     (gimp.plugin / "server.json").write_text("[]")
