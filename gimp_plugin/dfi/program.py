@@ -70,8 +70,10 @@ def is_there() -> bool:
 
 
 def wheel() -> Path | None:
-    """The wheel that an archive brings."""
-    return next(iter(sorted(_BUNDLE.glob("*.whl"))), None)
+    """The wheel that an archive brings; one of an earlier archive may lie beside it."""
+    from dfi_server import __version__
+
+    return next(_BUNDLE.glob(f"dfi_server-{__version__}-*.whl"), None)
 
 
 def constraints() -> Path:

@@ -54,8 +54,8 @@ def test_a_server_is_found_and_ended(
 def test_what_windows_tells(processes: ModuleType, monkeypatch: pytest.MonkeyPatch, alone: bool) -> None:
     ours = {"ProcessId": 12, "CommandLine": f'"C:\\dfi\\dfi.exe" serve --end-after 60 --endpoint {ENDPOINT} '}
     others = [{"ProcessId": 13, "CommandLine": None}, {"ProcessId": 14, "CommandLine": "python.exe -m idlelib"}]
-    monkeypatch.setattr(processes, "_said", lambda command: json.dumps(ours if alone else [*others, ours]))
+    monkeypatch.setattr(processes, "said", lambda command: json.dumps(ours if alone else [*others, ours]))
     monkeypatch.setattr(processes, "_linux", processes._windows)
     assert processes.ending_with(f"--endpoint {ENDPOINT}") == [12]
-    monkeypatch.setattr(processes, "_said", lambda command: "no JSON")
+    monkeypatch.setattr(processes, "said", lambda command: "no JSON")
     assert processes.ending_with(f"--endpoint {ENDPOINT}") == []
