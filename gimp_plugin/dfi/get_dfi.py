@@ -46,9 +46,10 @@ class _Dialog:
         self._commands.set_line_wrap_mode(Pango.WrapMode.CHAR)
         self._bar = Gtk.ProgressBar(no_show_all=True)
         self._said = Gtk.Label(xalign=0, max_width_chars=64, no_show_all=True, selectable=True)
-        monospace = Pango.AttrList()
-        monospace.insert(Pango.attr_family_new("monospace"))
-        self._commands.set_attributes(monospace)
+        verbatim = Pango.AttrList()
+        verbatim.insert(Pango.attr_family_new("monospace"))
+        verbatim.insert(Pango.attr_insert_hyphens_new(False))
+        self._commands.set_attributes(verbatim)
         content = Gtk.Box(orientation=Gtk.Orientation.VERTICAL, spacing=12, margin=12)
         for widget in (self._text, self._commands, self._bar, self._said):
             content.pack_start(widget, False, False, 0)
