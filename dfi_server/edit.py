@@ -28,7 +28,8 @@ from dfi_server.photo.pixels import Box, Layers, Patch, Pixels, check_photo, mer
 from dfi_server.solver import reconstruct, vgg
 from dfi_server.vectors.neighbours import Neighbours
 from dfi_server.vectors.store import check_alphas, open_store
-from dfi_server.wire.messages import MAX_ITERATIONS, FaceChoice, check_neighbours
+from dfi_server.wire.limits import MAX_ITERATIONS, check_neighbours
+from dfi_server.wire.messages import FaceChoice
 
 _REFINEMENT = 0.175  # see _refinement
 _LEAST_SPAN = 240  # photo pixels across the smallest frame with detail that LFW's photos lack

@@ -16,6 +16,7 @@ class ErrorCode(StrEnum):
     BAD_REQUEST = "bad_request"
     BAD_IMAGE = "bad_image"
     BAD_BOX = "bad_box"
+    BAD_MASK = "bad_mask"
     BAD_ALPHA = "bad_alpha"
     UNKNOWN_ATTRIBUTE = "unknown_attribute"
     NO_FACE = "no_face"

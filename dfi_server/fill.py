@@ -12,6 +12,7 @@ The photo's own other half is one of the neighbours where it shows what is missi
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -24,13 +25,13 @@ from dfi_server.face import exemplar, layout
 from dfi_server.face.find import align, find_covered, find_faces
 from dfi_server.face.frame import Frame, sample, seen, warp
 from dfi_server.photo.membrane import membrane
-from dfi_server.photo.pixels import Box, Patch, Pixels, brightness, composite, crop, from_unit, to_unit
+from dfi_server.photo.pixels import Box, Patch, Pixels, brightness, check_photo, composite, crop, from_unit, to_unit
 from dfi_server.photo.tone import tone_of
 from dfi_server.solver import reconstruct, vgg
 from dfi_server.solver.place import Window
 from dfi_server.vectors.alike import find_alike
-from dfi_server.vectors.gallery import SMALL, Gallery
-from dfi_server.vectors.store import open_store
+from dfi_server.vectors.gallery import SMALL, Gallery, of_package
+from dfi_server.vectors.store import Store, open_store
 
 ITERATIONS = 30
 """L-BFGS iterations of a filling, at most."""
@@ -67,35 +68,50 @@ class Filling:
     seconds: float
 
 
+@dataclass(frozen=True)
 class Filler:
-    """A network for features, loaded once."""
+    """A store's network for features, on a device; an Editor's will do."""
 
-    def __init__(self, store: str | None = None, device: str = "auto") -> None:
-        """Load the network of a store by name (None: the default). Raises DFIError(NO_STORE | BAD_STORE)."""
-        self.store = open_store(store)
-        self.device = vgg.choose_device(device)
-        self._network = vgg.load(self.store.weights(), self.device)
+    store: Store
+    network: vgg.VGGFeatures
+    device: torch.device
+
+    @classmethod
+    def load(cls, store: str | None = None, device: str = "auto") -> "Filler":
+        """The network of a store by name (None: the default). Raises DFIError(NO_STORE | BAD_STORE)."""
+        opened, chosen = open_store(store), vgg.choose_device(device)
+        return cls(opened, vgg.load(opened.weights(), chosen), chosen)
+
+    @cached_property
+    def package_faces(self) -> Gallery:
+        """Those that are part of the package. Raises DFIError(BAD_STORE)."""
+        return of_package()
 
     def fill(
         self,
         photo: Pixels,
         mask: np.ndarray,
-        gallery: Gallery,
+        gallery: Gallery | None = None,
         *,
         box: Box | None = None,
-        iterations: int = ITERATIONS,
+        iterations: int | None = None,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Filling:
         """Fill what `mask` covers.
 
         `photo`: (H, W, 3) or (H, W, 1), sRGB, as in Editor.edit; what is under the mask is not looked at. `mask`:
-        (H, W) uint8, how far each pixel is replaced; where it is 0 the photo stays as it is. `box`: where the face is,
-        hairline to throat and ear to ear, if it cannot be found. `progress`: L-BFGS iterations done, and at most;
-        whatever it raises ends the work. Raises DFIError(BAD_REQUEST | NO_FACE | BAD_BOX |
-        OUT_OF_MEMORY).
+        (H, W) uint8, how far each pixel is replaced; where it is 0 the photo stays as it is. `gallery`: the faces to
+        fill from; None: the package's. `box`: where the face is, hairline to throat and ear to ear, if it cannot be
+        found. `iterations`: of L-BFGS, at most; None: ITERATIONS. `progress`: iterations done, and at most, told
+        before and after these as well; whatever it raises ends the work. Raises DFIError(BAD_IMAGE | TOO_LARGE |
+        BAD_MASK | NO_FACE | BAD_BOX | BAD_STORE | OUT_OF_MEMORY).
         """
         began = time.perf_counter()
+        check_photo(photo)
         check_mask(mask, photo)
+        gallery = gallery or self.package_faces
+        iterations = iterations or ITERATIONS
+        progress(0, iterations)
         hole = _Hole(photo, mask)
         rough = hole.filled(None, None)
         size = (photo.shape[1], photo.shape[0])
@@ -103,15 +119,16 @@ class Filler:
         view, covered = hole.seen(rough, frame)
         if not covered.any():
             raise DFIError(
-                ErrorCode.BAD_REQUEST,
+                ErrorCode.BAD_MASK,
                 "The mask covers nothing of the face: mask what hides it, or say where it is (--box X,Y,W,H).",
             )
         if covered.mean() > _TOO_MUCH:
             raise DFIError(
-                ErrorCode.BAD_REQUEST,
+                ErrorCode.BAD_MASK,
                 "The mask leaves too little of the face to say what belongs there: leave more of it black, or say "
                 "where the face is (--box X,Y,W,H).",
             )
+        progress(0, iterations)
         guide, nearest = _expect(view, covered, gallery)
         neighbours = [_frame_of(gallery, each, frame.size) for each in nearest]
         try:
@@ -124,6 +141,7 @@ class Filler:
             ) from error
         picture = np.where(covered[..., None], solved.image[0].permute(1, 2, 0).cpu().numpy(), view)
         if frame.scale > _FINE:
+            progress(solved.iteration, iterations)
             fine = frame.of_size(min(_LARGEST, round(frame.size * frame.scale)))
             view, covered = hole.seen(hole.filled(picture, frame), fine)
 
@@ -171,12 +189,18 @@ class Filler:
         """
         inside = self._tensor(covered[..., None])
         window = Window.around(self._tensor(_grown(covered, _AROUND)[..., None]))
-        fitted = [_fitted(guide, each) for each in neighbours]
+        fitted = []
+        for each in neighbours:
+            progress(0, iterations)
+            fitted.append(_fitted(guide, each))
         distance = cv2.distanceTransform((~covered).astype(np.uint8), cv2.DIST_L2, 5)
         weight = self._tensor(np.where(distance > _UNTOUCHED, np.exp(-distance / _REACH), 0)[..., None])
         donor = 0
         phi = self._features(guide, window)
-        features = [self._features(each, window) for each in fitted]
+        features = []
+        for each in fitted:
+            progress(0, iterations)
+            features.append(self._features(each, window))
         distances = [_distance(each, phi, window.of_image(weight)) for each in features]
         if _unseen(covered)[covered].mean() < _HIDDEN:
             own = _fitted(guide, np.ascontiguousarray(guide[:, ::-1]))
@@ -201,7 +225,7 @@ class Filler:
             return relu3_1, relu4_1, relu5_1
 
         state = reconstruct.reconstruct(
-            self._network,
+            self.network,
             self._tensor(start),
             shift,
             iterations=iterations,
@@ -214,7 +238,7 @@ class Filler:
 
     @torch.no_grad()
     def _features(self, frame: np.ndarray, window: Window) -> vgg.Features:
-        features: vgg.Features = self._network(window.of_image(self._tensor(frame)))
+        features: vgg.Features = self.network(window.of_image(self._tensor(frame)))
         return features
 
     def _tensor(self, frame: np.ndarray) -> Tensor:
@@ -223,20 +247,20 @@ class Filler:
 
 
 def check_mask(mask: np.ndarray, photo: Pixels) -> None:
-    """Raise DFIError(BAD_REQUEST) for a mask of another size than the photo, or one that covers nothing, or all."""
+    """Raise DFIError(BAD_MASK) for a mask of another size than the photo, or one that covers nothing, or all."""
     if mask.shape != photo.shape[:2]:
         raise DFIError(
-            ErrorCode.BAD_REQUEST,
+            ErrorCode.BAD_MASK,
             f"The mask has {mask.shape[1]} x {mask.shape[0]} pixels and the photo {photo.shape[1]} x {photo.shape[0]}: "
             "it needs as many, with white where the photo is to be filled and black elsewhere.",
         )
     if not mask.any():
         raise DFIError(
-            ErrorCode.BAD_REQUEST, "The mask is black all over: paint it white where the photo is to be filled."
+            ErrorCode.BAD_MASK, "The mask is black all over: paint it white where the photo is to be filled."
         )
     if mask.all():
         raise DFIError(
-            ErrorCode.BAD_REQUEST,
+            ErrorCode.BAD_MASK,
             "The mask covers the whole photo, so that nothing says what belongs there: leave black what is to stay.",
         )
 

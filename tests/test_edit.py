@@ -18,7 +18,7 @@ from dfi_server.face import layout
 from dfi_server.face.find import find_faces
 from dfi_server.photo.pixels import composite, crop
 from dfi_server.solver import reconstruct
-from dfi_server.wire.messages import MAX_ITERATIONS, MAX_PIXELS
+from dfi_server.wire.limits import MAX_ITERATIONS, MAX_PIXELS
 
 BOX = layout.FRAME_BOX
 FEW = 3

@@ -20,7 +20,7 @@ FACE = (137, 21, 176, 176)
 
 @pytest.fixture(scope="module")
 def filler() -> Filler:
-    return Filler("starter", "cpu")
+    return Filler.load("starter", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_masks_that_make_no_sense_are_refused(fill, portrait: np.ndarray) -> Non
         (np.zeros((height, width), np.uint8), "black all over"),
         (np.full((height, width), 255, np.uint8), "whole photo"),
     ):
-        assert words in refusal(lambda mask=mask: fill(portrait, mask), ErrorCode.BAD_REQUEST)
+        assert words in refusal(lambda mask=mask: fill(portrait, mask), ErrorCode.BAD_MASK)
 
 
 @pytest.mark.slow
@@ -110,14 +110,14 @@ def test_a_box_says_where_the_face_is(filler: Filler, faces: gallery.Gallery, po
     mask[100:110, 215:225] = 255
     beside = (0, 300, 100, 100)
     assert "covers nothing" in refusal(
-        lambda: filler.fill(portrait, mask, faces, box=beside, iterations=1), ErrorCode.BAD_REQUEST
+        lambda: filler.fill(portrait, mask, faces, box=beside, iterations=1), ErrorCode.BAD_MASK
     )
 
 
 def test_a_mask_over_the_whole_face_is_refused(fill, portrait: np.ndarray) -> None:
     mask = np.zeros(portrait.shape[:2], np.uint8)
     mask[:300, 50:400] = 255
-    assert "too little of the face" in refusal(lambda: fill(portrait, mask, FACE), ErrorCode.BAD_REQUEST)
+    assert "too little of the face" in refusal(lambda: fill(portrait, mask, FACE), ErrorCode.BAD_MASK)
 
 
 def test_it_can_be_cancelled(filler: Filler, faces: gallery.Gallery, portrait: np.ndarray) -> None:

@@ -56,7 +56,7 @@ def main() -> None:
         if options.lfw
         else gallery.of_package()
     )
-    filler = Filler(options.store)
+    filler = Filler.load(options.store)
     embed = _embedder()
     options.work.mkdir(parents=True, exist_ok=True)
     records, rows = [], []

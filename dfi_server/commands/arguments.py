@@ -54,8 +54,13 @@ def add_store(parser: argparse.ArgumentParser) -> None:
 
 
 def add_edit(parser: argparse.ArgumentParser) -> None:
-    """What an edit can choose, here or by a server: add_local_edit, --server, --keys. See check_edit and choices."""
+    """What an edit can choose, here or by a server: add_local_edit, add_server. See check_server and choices."""
     add_local_edit(parser)
+    add_server(parser)
+
+
+def add_server(parser: argparse.ArgumentParser) -> None:
+    """--server, --keys. See check_server."""
     parser.add_argument(
         "--server",
         metavar="ENDPOINT",
@@ -101,8 +106,8 @@ def server_of(options: argparse.Namespace) -> Place:
     return found._replace(client_keys=options.keys or found.client_keys)
 
 
-def check_edit(options: argparse.Namespace) -> None:
-    """Raise DFIError(BAD_REQUEST) for options of add_edit that make no sense together."""
+def check_server(options: argparse.Namespace) -> None:
+    """Raise DFIError(BAD_REQUEST) for options of add_server and add_device that make no sense together."""
     if options.keys and not options.server:
         raise DFIError(ErrorCode.BAD_REQUEST, "--keys goes with --server: name the server that asks for them.")
     if options.server and options.device != "auto":

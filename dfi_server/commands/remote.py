@@ -1,14 +1,13 @@
-"""A photo edited by a server: pixels there, patches back."""
+"""A photo edited or filled by a server: pixels there, patches back."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 import numpy as np
 
-from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.photo.pixels import Patch, Pixels
+from dfi_server.photo.pixels import Box, Patch, Pixels
 from dfi_server.wire.client import Client
-from dfi_server.wire.messages import Choices, EditRequest, EditResult, Progress
+from dfi_server.wire.messages import Choices, EditRequest, EditResult, FillRequest, Progress
 
 
 def edit(
@@ -26,7 +25,8 @@ def edit(
     `store`: the one that must be used, DFIError(BAD_STORE) where the server has another; None: the server's.
     Raises DFIError as `Editor.edit` and `Client.edit` do.
     """
-    result = _asked(client, _request(pixels, alphas, choices, store=store), pixels, progress, cancelled)
+    request = _request(pixels, alphas, choices, store=store)
+    result = client.edit(request, pixels.tobytes(), progress=progress, cancelled=cancelled)
     (patch,) = _patches(result)
     return patch, result
 
@@ -43,7 +43,25 @@ def sweep(
 ) -> list[Patch]:
     """`Editor.sweep` over the alphas of one attribute; for the rest as `edit`."""
     request = _request(pixels, {name: 1.0}, choices, store=store, factors=tuple(alphas))
-    return _patches(_asked(client, request, pixels, progress))
+    return _patches(client.edit(request, pixels.tobytes(), progress=progress))
+
+
+def fill(
+    client: Client,
+    pixels: Pixels,
+    mask: np.ndarray,
+    *,
+    store: str | None = None,
+    box: Box | None = None,
+    iterations: int | None = None,
+    progress: Callable[[Progress], object] | None = None,
+) -> tuple[Patch, EditResult]:
+    """`Filler.fill` from the package's faces, on the other side of the socket; for the rest as `edit`."""
+    height, width, channels = pixels.shape
+    request = FillRequest(width, height, channels, pixels.dtype.name, box=box, iterations=iterations, store=store)
+    result = client.fill(request, pixels.tobytes(), mask.tobytes(), progress=progress)
+    (patch,) = _patches(result)
+    return patch, result
 
 
 def _request(pixels: Pixels, alphas: Mapping[str, float], choices: Choices, **how: Any) -> EditRequest:
@@ -51,25 +69,6 @@ def _request(pixels: Pixels, alphas: Mapping[str, float], choices: Choices, **ho
     # Only what was chosen: an older server does not know all of it.
     chosen: dict[str, Any] = {name: value for name, value in choices.items() if value}
     return EditRequest(width, height, channels, pixels.dtype.name, alphas, **chosen, **how)
-
-
-def _asked(
-    client: Client,
-    request: EditRequest,
-    pixels: Pixels,
-    progress: Callable[[Progress], object] | None,
-    cancelled: Callable[[], bool] | None = None,
-) -> EditResult:
-    try:
-        return client.edit(request, pixels.tobytes(), progress=progress, cancelled=cancelled)
-    except DFIError as error:
-        if error.code != ErrorCode.BAD_REQUEST or "does not know" not in error.message:
-            raise
-        raise DFIError(
-            ErrorCode.VERSION,
-            f"The server at {client.endpoint} is older than this program, and cannot be asked for all of this: "
-            "end it, so that this version is started.",
-        ) from error
 
 
 def _patches(result: EditResult) -> list[Patch]:

@@ -16,7 +16,7 @@ EDITOR_SIDE = (
     "__init__.py",
     "errors.py",
     "system.py",
-    *(f"wire/{name}.py" for name in ("__init__", "messages", "protocol", "place", "client")),
+    *(f"wire/{name}.py" for name in ("__init__", "limits", "messages", "protocol", "place", "client")),
 )
 """What GIMP's Python needs of this package."""
 

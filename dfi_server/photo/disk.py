@@ -17,7 +17,7 @@ from dfi_server.photo import extras, formats, lossless, metadata, pages, signall
 from dfi_server.photo.containers import opened
 from dfi_server.photo.pixels import Metadata, Photo, Pixels, Size, to_image, with_alpha
 from dfi_server.photo.whole import check_place, write_whole
-from dfi_server.wire.messages import MAX_PIXELS
+from dfi_server.wire.limits import MAX_PIXELS
 
 # Decoders that libvips itself would not trust with a stranger's file, as for SVG and PDF.
 pyvips.block_untrusted_set(True)

@@ -11,7 +11,7 @@ from PIL import Image
 from dfi_server.photo import exif, icc, jxl
 from dfi_server.photo.containers import Data
 from dfi_server.photo.pixels import Metadata, Pages, Photo, with_alpha
-from dfi_server.wire.messages import MAX_PIXELS
+from dfi_server.wire.limits import MAX_PIXELS
 
 # Pillow's name of a format -> what it is called, the module that knows it, the package of that
 _PACKAGES = {"HEIF": ("HEIC", "pillow_heif", "pillow-heif"), "JXL": ("JPEG XL", "pyjpegxl", "pyjpegxl")}

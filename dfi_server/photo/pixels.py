@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.wire.messages import DTYPE_BYTES, MAX_PIXELS
+from dfi_server.wire.limits import DTYPE_BYTES, MAX_PIXELS
 
 BOX_FADE = 0.06
 """Width of the soft border of what is kept inside a box, as a fraction of its sides."""

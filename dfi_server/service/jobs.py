@@ -5,27 +5,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.wire.messages import Edit, FindFaces
+from dfi_server.wire.messages import Work
 
 MAX_CLIENT_EDITS = 8  # accepted and unfinished, per connection
 MAX_EDITS = 64
-MAX_CLIENT_BYTES = 2 * 1024**3  # of pixels in accepted edits; one edit of a client is always within it
+MAX_CLIENT_BYTES = 2 * 1024**3  # of pixels and masks in accepted edits; one edit of a client is always within it
 MAX_BYTES = 4 * 1024**3
 
 
 @dataclass(eq=False)
 class Job:
-    """An accepted edit, or search for faces, of one client (its ROUTER identity)."""
+    """An accepted edit, filling or search for faces, of one client (its ROUTER identity)."""
 
     client: bytes
     id: str
-    request: Edit | FindFaces | None
-    pixel_bytes: int = field(init=False)
+    request: Work | None
+    size: int = field(init=False)
+    """Bytes of the photo, and of its mask."""
 
     def __post_init__(self) -> None:
-        self.pixel_bytes = self.request.pixel_bytes if self.request else 0
+        self.size = self.request.frame_bytes if self.request else 0
 
-    def take_request(self) -> Edit | FindFaces:
+    def take_request(self) -> Work:
         """The request, which is then no longer kept here: the worker has the photo."""
         request, self.request = self.request, None
         assert request is not None
@@ -64,9 +65,8 @@ class JobTable:
         mine = self._jobs.get(job.client, {})
         if job.id in mine:
             raise DFIError(ErrorCode.BAD_REQUEST, f"The id {job.id!r} belongs to an unfinished edit already.")
-        size = job.pixel_bytes
-        my_bytes = size + sum(other.pixel_bytes for other in mine.values())
-        all_bytes = size + sum(other.pixel_bytes for other in self)
+        my_bytes = job.size + sum(other.size for other in mine.values())
+        all_bytes = job.size + sum(other.size for other in self)
         if len(mine) >= MAX_CLIENT_EDITS or (mine and my_bytes > MAX_CLIENT_BYTES):
             raise DFIError(ErrorCode.BUSY, f"You have {len(mine)} unfinished edits; send the next when one is done.")
         if len(self) >= MAX_EDITS or (len(self) and all_bytes > MAX_BYTES):

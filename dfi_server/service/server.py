@@ -22,11 +22,12 @@ from dfi_server.errors import SEE_LOG, DFIError, ErrorCode
 from dfi_server.service.jobs import Job, JobTable
 from dfi_server.service.worker_process import Command, WorkerProcess, lost
 from dfi_server.wire.keys import authenticate
-from dfi_server.wire.messages import Accepted, Attributes, Edit, Error, FindFaces, ServerInfo, ServerState
+from dfi_server.wire.messages import Accepted, Attributes, Error, ServerInfo, ServerState, Work
 from dfi_server.wire.place import check_endpoint, claimed
 from dfi_server.wire.protocol import (
     CLIENT_SILENCE_SECONDS,
     MAX_FRAME_BYTES,
+    MAX_FRAMES,
     Body,
     Message,
     MessageType,
@@ -215,7 +216,7 @@ class Server:
             frames: list[memoryview] = []
             while self._router.get(zmq.RCVMORE):
                 frame = self._router.recv(copy=False)
-                if len(frames) < 3:  # one more than any request has: enough to refuse it
+                if len(frames) < MAX_FRAMES + 1:  # enough to refuse it
                     frames.append(frame.buffer)
             self._answer(client, frames)
 
@@ -254,8 +255,8 @@ class Server:
             if not loaded:
                 raise DFIError(ErrorCode.BUSY, "The server is still loading its model; ask again in a moment.")
             body = Attributes(loaded[0].attributes)
-        elif kind in (MessageType.EDIT, MessageType.FACES):
-            assert isinstance(request.body, Edit | FindFaces) and request.id
+        elif isinstance(request.body, Work):
+            assert request.id
             body = self._accept(Job(client, request.id, request.body))
             kind = MessageType.ACCEPTED
         elif kind == MessageType.CANCEL:

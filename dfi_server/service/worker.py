@@ -4,9 +4,9 @@
 
 The server starts it (see worker_process.py) and is at the other end of ENDPOINT, a PAIR socket that is theirs alone
 (see link.py). The two speak the messages of docs/protocol.md: the worker says `hello` when it is there, loads its model
-or a rebuilt store at the server's `hello`, says `hello` and `attributes` when it has loaded one, and answers `edit` and
-`faces`. It gets a socket that ends with the server, and so does the worker: a server that is killed leaves no process
-behind. Over the same socket goes a byte each second, whatever the worker does: its sign of life.
+or a rebuilt store at the server's `hello`, says `hello` and `attributes` when it has loaded one, and answers `edit`,
+`fill` and `faces`. It gets a socket that ends with the server, and so does the worker: a server that is killed leaves
+no process behind. Over the same socket goes a byte each second, whatever the worker does: its sign of life.
 """
 
 import argparse
@@ -29,12 +29,24 @@ import zmq
 from dfi_server import __version__, paths, system
 from dfi_server.errors import SEE_LOG, DFIError, ErrorCode
 from dfi_server.service import link
-from dfi_server.wire.messages import Attributes, Edit, EditResult, Error, FacesFound, FindFaces, Progress, ServerInfo
+from dfi_server.wire.messages import (
+    Attributes,
+    Edit,
+    EditResult,
+    Error,
+    FacesFound,
+    Fill,
+    FindFaces,
+    Progress,
+    ServerInfo,
+    Work,
+)
 from dfi_server.wire.messages import ServerState as State
 from dfi_server.wire.protocol import Body, Message, MessageType, decode_request, encode
 
 if TYPE_CHECKING:
     from dfi_server import edit as pipeline  # imports torch, which takes seconds: the server is told before
+    from dfi_server.fill import Filler, Filling
 
 PROGRESS_SECONDS = 0.1
 LIFE_SECONDS = 1.0
@@ -77,6 +89,7 @@ class Worker:
         self._make_on_cpu = make_on_cpu
         self._editor: pipeline.Editor | None = None
         self._previewer: pipeline.Editor | None = None
+        self._filler: Filler | None = None
 
     def run(self) -> None:
         """Serve for ever: the process ends with its server."""
@@ -87,7 +100,7 @@ class Worker:
             request = self._receive()
             if request.type != MessageType.CANCEL:  # of a job that has just ended
                 self._load()
-            if isinstance(request.body, Edit | FindFaces) and request.id:
+            if isinstance(request.body, Work) and request.id:
                 outcome = self._do(request.id, request.body)
                 kind = {EditResult: MessageType.RESULT, FacesFound: MessageType.FACES, Error: MessageType.ERROR}
                 self._say(kind[type(outcome)], outcome, request.id)
@@ -106,7 +119,7 @@ class Worker:
             return
         try:
             self._editor = editor = self._make_editor()
-            self._previewer = None  # loaded when it is needed, with the same attributes
+            self._previewer = self._filler = None  # made when they are needed, with the same store
             names = Attributes(tuple(editor.attributes))
             info = ServerInfo(__version__, State.READY, editor.store_name, editor.device_name, "", 0)
         except Exception as error:  # whatever it is, the worker stays up and says so
@@ -118,7 +131,7 @@ class Worker:
         self._say(MessageType.ATTRIBUTES, names)
         self._say(MessageType.HELLO, info)
 
-    def _do(self, id: str, request: Edit | FindFaces) -> EditResult | FacesFound | Error:
+    def _do(self, id: str, request: Work) -> EditResult | FacesFound | Error:
         try:
             return self._attempt(id, request, None)
         except Exception as error:  # a failed edit must not be the end of the worker
@@ -133,16 +146,14 @@ class Worker:
             return as_error(error, "The edit failed inside the server")
 
     def _free_memory(self) -> None:
-        """Give back what can be had again: the small model, and what torch keeps for later."""
-        self._previewer = None
+        """Give back what can be had again: the small model, faces to fill from, and what torch keeps for later."""
+        self._previewer = self._filler = None
         gc.collect()
         torch = sys.modules.get("torch")
         if torch and torch.cuda.is_initialized():
             torch.cuda.empty_cache()
 
-    def _attempt(
-        self, id: str, request: Edit | FindFaces, make_editor: EditorFactory | None
-    ) -> EditResult | FacesFound | Error:
+    def _attempt(self, id: str, request: Work, make_editor: EditorFactory | None) -> EditResult | FacesFound | Error:
         if self._editor is None:
             raise DFIError(ErrorCode.BUSY, "The server's model is not loaded; try again in a moment.")
         dtype = np.dtype(_DTYPES[request.dtype])
@@ -150,6 +161,7 @@ class Worker:
         editor = make_editor() if make_editor else self._editor
         if isinstance(request, FindFaces):
             return FacesFound(tuple(face.box for face in editor.faces(photo, request.box)))
+        assert isinstance(request, Edit | Fill)
         if request.store not in (None, editor.store_name):
             raise DFIError(
                 ErrorCode.BAD_STORE,
@@ -157,57 +169,91 @@ class Worker:
                 f"it, or start another server (dfi serve --store {request.store} --endpoint ENDPOINT) and name that "
                 "one (--server ENDPOINT).",
             )
+        if isinstance(request, Fill):
+            return self._fill(id, request, editor, photo)
         if request.preview and not make_editor:
             editor = self._previewer = self._previewer or self._make_previewer()
         return self._edit(id, request, editor, photo)
 
-    def _edit(self, id: str, edit: Edit, editor: "pipeline.Editor", photo: np.ndarray) -> EditResult:
+    def _reporter(self, id: str) -> Callable[[int, int, float], None]:
+        """What tells the client how far its job has come: the iteration, of how many, and the loss."""
         last_said = -math.inf
 
-        def progress(step: "pipeline.Progress") -> None:
+        def progress(iteration: int, iterations: int, loss: float = math.nan) -> None:
             nonlocal last_said
             now = time.monotonic()
-            if now - last_said >= PROGRESS_SECONDS or step.iteration == step.iterations:
+            if now - last_said >= PROGRESS_SECONDS or iteration == iterations:
                 last_said = now
-                self._say(MessageType.PROGRESS, Progress(step.iteration, step.iterations, float(step.loss)), id)
+                self._say(MessageType.PROGRESS, Progress(iteration, iterations, float(loss)), id)
 
-        def cancelled() -> bool:
-            while self._socket.poll(0):
-                message = self._receive()
-                if (message.type, message.id) == (MessageType.CANCEL, id):
-                    return True
-            return False
+        return progress
 
+    def _is_cancelled(self, id: str) -> bool:
+        while self._socket.poll(0):
+            message = self._receive()
+            if (message.type, message.id) == (MessageType.CANCEL, id):
+                return True
+        return False
+
+    def _fill(self, id: str, fill: Fill, editor: "pipeline.Editor", photo: np.ndarray) -> EditResult:
+        from dfi_server.fill import Filler
+
+        if self._filler is None or self._filler.network is not editor.network:
+            self._filler = Filler(editor.store, editor.network, editor.device)
+        report = self._reporter(id)
+
+        def progress(iteration: int, iterations: int) -> None:
+            if self._is_cancelled(id):
+                raise DFIError(ErrorCode.CANCELLED, "The filling was cancelled.")
+            report(iteration, iterations, math.nan)
+
+        mask = np.frombuffer(fill.mask, np.uint8).reshape(photo.shape[:2])
+        done = self._filler.fill(photo, mask, box=fill.box, iterations=fill.iterations, progress=progress)
+        return _result([done], math.nan, done.outside)
+
+    def _edit(self, id: str, edit: Edit, editor: "pipeline.Editor", photo: np.ndarray) -> EditResult:
+        report = self._reporter(id)
         how: dict[str, Any] = {
             "face": edit.face,
             "box": edit.box,
             "iterations": edit.iterations,
             "keep": edit.keep or (),
             "neighbours": None if edit.preview else edit.neighbours,
-            "progress": progress,
-            "cancelled": cancelled,
+            "progress": lambda step: report(step.iteration, step.iterations, step.loss),
+            "cancelled": lambda: self._is_cancelled(id),
         }
         if edit.factors is None:
             done = [editor.edit(photo, edit.alphas, **how)]
         else:
             settings = [{name: factor * alpha for name, alpha in edit.alphas.items()} for factor in edit.factors]
             done = editor.sweep(photo, settings, **how)
-        pixels = np.stack([each.patch.pixels for each in done]).astype(photo.dtype, copy=False)
-        count, height, width, channels = pixels.shape
-        return EditResult(
-            x=int(done[0].patch.x),
-            y=int(done[0].patch.y),
-            width=width,
-            height=height,
-            channels=channels,
-            dtype=edit.dtype,
-            iterations=sum(each.iterations for each in done),
-            loss=float(np.mean([each.loss for each in done])),
-            seconds=float(sum(each.seconds for each in done)),
-            pixels=pixels.reshape(-1).view(np.uint8).data,
-            mask=np.stack([each.patch.mask for each in done]).reshape(-1).data,
-            count=count,
-        )
+        return _result(done, float(np.mean([each.loss for each in done])))
+
+
+def _result(
+    done: "Sequence[pipeline.Edit] | Sequence[Filling]", loss: float, outside: float | None = None
+) -> EditResult:
+    """What the client gets of edits with the same rectangle."""
+    patches = [each.patch for each in done]
+    pixels = np.stack([patch.pixels for patch in patches])
+    dtype = pixels.dtype.name
+    pixels = pixels.astype(_DTYPES[dtype], copy=False)
+    count, height, width, channels = pixels.shape
+    return EditResult(
+        x=int(patches[0].x),
+        y=int(patches[0].y),
+        width=width,
+        height=height,
+        channels=channels,
+        dtype=dtype,
+        iterations=sum(each.iterations for each in done),
+        loss=loss,
+        seconds=float(sum(each.seconds for each in done)),
+        pixels=pixels.reshape(-1).view(np.uint8).data,
+        mask=np.stack([patch.mask for patch in patches]).reshape(-1).data,
+        count=count,
+        outside=outside,
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

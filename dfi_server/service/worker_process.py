@@ -21,8 +21,8 @@ from dfi_server import system
 from dfi_server.errors import ErrorCode
 from dfi_server.service import link
 from dfi_server.service.jobs import Job
-from dfi_server.wire.messages import Attributes, Edit, Error, ServerInfo, ServerState
-from dfi_server.wire.protocol import Message, MessageType, ProtocolError, decode_reply, encode
+from dfi_server.wire.messages import Attributes, Error, ServerInfo, ServerState
+from dfi_server.wire.protocol import Message, MessageType, ProtocolError, decode_reply, encode, kind_of
 
 LOAD_SECONDS = 1.0
 STILL_SECONDS = 30.0  # a worker whose process shows no sign of life for so long is ended: stopped, or swapped out
@@ -184,8 +184,7 @@ class WorkerProcess:
         self._jobs_given += 1
         self._abandoned_at, self._advanced_at = 0.0, time.monotonic()
         request = job.take_request()
-        kind = MessageType.EDIT if isinstance(request, Edit) else MessageType.FACES
-        self._say(Message(kind, str(self._jobs_given), request))
+        self._say(Message(kind_of(request), str(self._jobs_given), request))
 
     def abandon(self) -> None:
         """Have it stop its job, between two iterations."""

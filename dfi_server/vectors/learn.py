@@ -27,7 +27,7 @@ from dfi_server.vectors.examples import Examples
 from dfi_server.vectors.lfw import attribute_name
 from dfi_server.vectors.readout import Readout
 from dfi_server.vectors.store import Store, open_store, unit_rms
-from dfi_server.wire.messages import MAX_ATTRIBUTES, MAX_NAME_LENGTH
+from dfi_server.wire.limits import MAX_ATTRIBUTES, MAX_NAME_LENGTH
 
 LEAST_FACES = 20
 """With the attribute, and without: fewer teach what these people look like."""

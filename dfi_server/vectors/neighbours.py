@@ -23,7 +23,7 @@ from dfi_server.vectors import build
 from dfi_server.vectors.faces import Faces
 from dfi_server.vectors.readout import Readout
 from dfi_server.vectors.store import Store, unit_rms
-from dfi_server.wire.messages import MIN_NEIGHBOURS
+from dfi_server.wire.limits import MIN_NEIGHBOURS
 
 _CANDIDATES = 1.5  # times K: chosen by attributes, of which relu5_1 then chooses K
 _SAMPLE = 192  # faces that tell how what is read from features goes with LFW's values

@@ -20,28 +20,33 @@ from zmq.auth.certs import load_certificate
 
 from dfi_server import system
 from dfi_server.errors import DFIError, ErrorCode, unwritable
+from dfi_server.wire.limits import Buffer
 from dfi_server.wire.messages import (
     Attributes,
-    Buffer,
     Edit,
     EditRequest,
     EditResult,
     Error,
     FacesFound,
+    Fill,
+    FillRequest,
     FindFaces,
     PhotoRequest,
     Progress,
     ServerInfo,
+    Work,
 )
 from dfi_server.wire.place import IPC, check_endpoint, check_owner, check_private, find, is_local
 from dfi_server.wire.protocol import (
     HEARTBEAT_SECONDS,
     MAX_FRAME_BYTES,
+    UNKNOWN_TO_SERVER,
     Body,
     Message,
     MessageType,
     decode_reply,
     encode,
+    kind_of,
 )
 
 POLL_SECONDS = 0.05  # how often callbacks and deadlines are looked at
@@ -57,7 +62,17 @@ OWN_KEYS, SERVER_KEY = "own", "server.key"  # in a folder of keys: own.key_secre
 
 T = TypeVar("T")
 
-__all__ = ["Client", "EditRequest", "EditResult", "PhotoRequest", "Progress", "ServerInfo", "find", "start_server"]
+__all__ = [
+    "Client",
+    "EditRequest",
+    "EditResult",
+    "FillRequest",
+    "PhotoRequest",
+    "Progress",
+    "ServerInfo",
+    "find",
+    "start_server",
+]
 
 
 class Client:
@@ -141,24 +156,36 @@ class Client:
         An exception from a callback also cancels the edit.
         """
         edit = Edit(**vars(request), pixels=memoryview(pixels).cast("B"))
-        return self._run(MessageType.EDIT, edit, EditResult, progress, cancelled)
+        return self._run(edit, EditResult, progress, cancelled)
+
+    def fill(
+        self,
+        request: FillRequest,
+        pixels: Buffer,
+        mask: Buffer,
+        *,
+        progress: Callable[[Progress], object] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> EditResult:
+        """Have what a mask covers of a face filled in; mask: request.mask_bytes of them. For the rest see edit."""
+        fill = Fill(**vars(request), pixels=memoryview(pixels).cast("B"), mask=memoryview(mask).cast("B"))
+        return self._run(fill, EditResult, progress, cancelled)
 
     def faces(self, request: PhotoRequest, pixels: Buffer) -> tuple[tuple[int, int, int, int], ...]:
         """The faces of a photo, numbered as for an edit with the same box: x, y, width, height each."""
         body = FindFaces(**vars(request), pixels=memoryview(pixels).cast("B"))
-        return self._run(MessageType.FACES, body, FacesFound).boxes
+        return self._run(body, FacesFound).boxes
 
     def _run(
         self,
-        kind: MessageType,
-        body: Edit | FindFaces,
+        body: Work,
         expected: type[T],
         progress: Callable[[Progress], object] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> T:
         events: queue.SimpleQueue[Body | DFIError] = queue.SimpleQueue()
         leave = threading.Event()
-        follower = threading.Thread(target=self._follow, args=(kind, body, events, leave), daemon=True)
+        follower = threading.Thread(target=self._follow, args=(body, events, leave), daemon=True)
         follower.start()
         try:
             while True:
@@ -180,8 +207,7 @@ class Client:
 
     def _follow(
         self,
-        kind: MessageType,
-        body: Edit | FindFaces,
+        body: Work,
         events: "queue.SimpleQueue[Body | DFIError]",
         leave: threading.Event,
     ) -> None:
@@ -192,8 +218,8 @@ class Client:
                 check_private(self.endpoint)
             elif not self._has_keys:
                 check_owner(self.endpoint)
-            patience = self.timeout + body.pixel_bytes / SLOWEST_BYTES_PER_SECOND
-            self._send(Message(kind, id, body), self.timeout)
+            patience = self.timeout + body.frame_bytes / SLOWEST_BYTES_PER_SECOND
+            self._send(Message(kind_of(body), id, body), self.timeout)
             heard = beaten = time.monotonic()
             while not leave.is_set():
                 reply = self._receive(POLL_SECONDS)
@@ -201,7 +227,7 @@ class Client:
                 if reply is not None:
                     heard = now
                     if isinstance(reply.body, Error) and reply.id in (id, None):
-                        raise DFIError(reply.body.code, reply.body.message)
+                        raise self._refused(reply.body)
                     if reply.id == id:
                         events.put(reply.body)
                         if isinstance(reply.body, EditResult | FacesFound):
@@ -241,6 +267,16 @@ class Client:
         if not self._socket.poll(round(timeout * 1000)):
             return None
         return decode_reply(self._socket.recv_multipart())
+
+    def _refused(self, error: Error) -> DFIError:
+        """The server's error; where it does not know what this program can ask for, that it is an older one."""
+        if error.code == ErrorCode.BAD_REQUEST and any(words in error.message for words in UNKNOWN_TO_SERVER):
+            return DFIError(
+                ErrorCode.VERSION,
+                f"The server at {self.endpoint} is older than this program, and cannot be asked for all of this: "
+                "end it, so that this version is started.",
+            )
+        return DFIError(error.code, error.message)
 
     def _unreachable(self, what: str) -> DFIError:
         where = "" if self.endpoint.startswith(IPC) else f" --endpoint {self.endpoint}"
@@ -318,15 +354,9 @@ def start_server(
             if process is None:
                 process = _spawn(command, log)
             elif ended:  # and nobody else has been quicker to start one
-                raise DFIError(ErrorCode.UNREACHABLE, f"The server could not start: {_last_line(log)} (log: {log})")
-            elif seconds > timeout:
-                process.kill()
-                process.wait()
-                raise DFIError(
-                    ErrorCode.TIMEOUT, f"The server did not answer within {timeout:.0f} s: see its log, {log}."
-                )
-            elif waiting is not None:
-                waiting(seconds)
+                raise _not_started(log)
+            else:
+                check(seconds)
 
 
 def _spawn(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":

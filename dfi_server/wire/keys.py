@@ -14,7 +14,7 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from dfi_server.errors import DFIError, ErrorCode, unwritable
 from dfi_server.wire.client import OWN_KEYS, SERVER_KEY, load_keys
-from dfi_server.wire.messages import is_name
+from dfi_server.wire.limits import is_name
 from dfi_server.wire.place import SERVER_KEYS
 
 CLIENTS = "clients"

@@ -1,34 +1,42 @@
-"""What the messages between an editor and the server carry: bodies that check themselves, and their limits.
+"""What the messages between an editor and the server carry: bodies that check themselves.
 
 docs/protocol.md is the specification, protocol.py encodes and decodes. Standard library only: GIMP's own Python loads
 it. A body checks itself when it is made, so a bad one exists neither before sending nor after receiving.
 """
 
 import dataclasses
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar, Literal, NoReturn, TypeAlias, TypedDict
+from typing import ClassVar, Literal, TypeAlias, TypedDict
 
-from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.errors import ErrorCode
+from dfi_server.wire.limits import (
+    DTYPE_BYTES,
+    MAX_FACES,
+    MAX_FACTORS,
+    MAX_ITERATIONS,
+    MAX_MESSAGE_LENGTH,
+    MAX_NAME_LENGTH,
+    MAX_PIXELS,
+    MAX_SIDE,
+    Buffer,
+    check_box,
+    check_count,
+    check_image,
+    check_integer,
+    check_length,
+    check_loss,
+    check_names,
+    check_neighbours,
+    check_number,
+    check_text,
+    is_name,
+    refuse,
+)
 
 PROTOCOL_VERSION = 1
 
-MAX_SIDE = 524_288  # GIMP's own limit
-MAX_PIXELS = 250_000_000
-MAX_CHANNELS = 3
-MAX_ATTRIBUTES = 512
-MAX_FACES = 10_000
-MAX_NAME_LENGTH = 64  # characters of an id or of an attribute's name
-MAX_ITERATIONS = 1_000
-MAX_FACTORS = 32
-MIN_NEIGHBOURS, MAX_NEIGHBOURS = 20, 1_000  # fewer show who they are, not what they have in common
-MAX_MESSAGE_LENGTH = 2_000  # characters of an error's sentence
-
-DTYPE_BYTES = {"uint8": 1, "uint16": 2, "float32": 4}
-
-Buffer: TypeAlias = bytes | bytearray | memoryview
 FaceChoice: TypeAlias = int | Literal["largest", "all"]
 
 
@@ -51,96 +59,6 @@ class ServerState(StrEnum):
     FAILED = "failed"
 
 
-def refuse(message: str, code: ErrorCode = ErrorCode.BAD_REQUEST) -> NoReturn:
-    raise DFIError(code, message)
-
-
-def check_neighbours(count: object) -> None:
-    """Raise DFIError(BAD_REQUEST) unless vectors can be made from so many faces."""
-    _check_integer("neighbours", count, MIN_NEIGHBOURS, MAX_NEIGHBOURS)
-
-
-def _check_integer(name: str, value: object, low: int, high: int, code: ErrorCode = ErrorCode.BAD_REQUEST) -> None:
-    if type(value) is not int:  # not isinstance: JSON's true must not count as 1
-        refuse(f"{name} must be an integer.", code)
-    if not low <= value <= high:
-        refuse(f"{name} must be between {low} and {high}.", code)
-
-
-def _number(name: str, value: object, code: ErrorCode = ErrorCode.BAD_REQUEST) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        refuse(f"{name} must be a number.", code)
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        refuse(f"{name} must be a finite number.", code)
-    return number
-
-
-def _loss(value: object) -> float:
-    """A loss may be unknown: null in JSON, NaN in Python."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return math.nan
-    return _number("loss", value)
-
-
-def is_name(value: object) -> bool:
-    # isprintable also shuts out lone surrogates, which JSON can spell and UTF-8 cannot.
-    return isinstance(value, str) and 0 < len(value) <= MAX_NAME_LENGTH and value.isprintable()
-
-
-def _check_names(names: Collection[object], code: ErrorCode) -> None:
-    if len(names) > MAX_ATTRIBUTES:
-        refuse(f"There are {len(names)} attributes; at most {MAX_ATTRIBUTES} work.", code)
-    if not all(map(is_name, names)):
-        refuse(f"An attribute's name has 1 to {MAX_NAME_LENGTH} printable characters.", code)
-
-
-def _check_text(body: object, *names: str) -> None:
-    for name in names:
-        if not isinstance(getattr(body, name), str):
-            refuse(f"{name} must be a string.")
-
-
-def _check_count(body: object, *names: str) -> None:
-    for name in names:
-        _check_integer(name, getattr(body, name), 0, 2**31)
-
-
-def _check_image(width: int, height: int, channels: int, dtype: str) -> None:
-    for name, side in (("width", width), ("height", height)):
-        if type(side) is int and side > MAX_SIDE:
-            refuse(f"The image's {name} is {side} pixels; at most {MAX_SIDE} work.", ErrorCode.TOO_LARGE)
-        _check_integer(name, side, 1, MAX_SIDE, ErrorCode.BAD_IMAGE)
-    if width * height > MAX_PIXELS:
-        refuse(
-            f"The image has {width} x {height} pixels; at most {MAX_PIXELS // 1_000_000} million work: "
-            "select less of it or crop it.",
-            ErrorCode.TOO_LARGE,
-        )
-    if type(channels) is not int or channels not in (1, 3):
-        refuse("channels must be 1 (gray) or 3 (RGB).", ErrorCode.BAD_IMAGE)
-    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        refuse(f"dtype must be one of {', '.join(DTYPE_BYTES)}.", ErrorCode.BAD_IMAGE)
-
-
-def _check_length(name: str, frame: Buffer, expected: int) -> None:
-    length = memoryview(frame).nbytes
-    if length != expected:
-        refuse(f"The {name} frame has {length} bytes, but its header says {expected}.", ErrorCode.BAD_IMAGE)
-
-
-def _check_box(name: str, box: object, code: ErrorCode) -> tuple[int, int, int, int]:
-    if not isinstance(box, list | tuple) or len(box) != 4:
-        refuse(f"{name} must be [x, y, width, height].", code)
-    for part, value, low in zip(("x", "y", "width", "height"), box, (-MAX_SIDE, -MAX_SIDE, 1, 1), strict=True):
-        _check_integer(f"{name}'s {part}", value, low, MAX_SIDE, code)
-    x, y, width, height = box
-    return x, y, width, height
-
-
 @dataclass(frozen=True)
 class PhotoRequest:
     """A photo of height x width pixels, row-major, channels interleaved, little endian, and where to look in it.
@@ -157,9 +75,9 @@ class PhotoRequest:
     box: tuple[int, int, int, int] | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        _check_image(self.width, self.height, self.channels, self.dtype)
+        check_image(self.width, self.height, self.channels, self.dtype)
         if self.box is not None:
-            object.__setattr__(self, "box", _check_box("The box", self.box, ErrorCode.BAD_BOX))
+            object.__setattr__(self, "box", check_box("The box", self.box, ErrorCode.BAD_BOX))
 
     @property
     def pixel_bytes(self) -> int:
@@ -195,53 +113,93 @@ class EditRequest(PhotoRequest):
             refuse("preview must be true or false.")
         if not isinstance(self.alphas, Mapping):
             refuse("alphas must map attributes to numbers.", ErrorCode.BAD_ALPHA)
-        _check_names(self.alphas, ErrorCode.BAD_ALPHA)
+        check_names(self.alphas, ErrorCode.BAD_ALPHA)
         alphas = {
-            str(name): _number(f"The alpha of {name!r}", alpha, ErrorCode.BAD_ALPHA)
+            str(name): check_number(f"The alpha of {name!r}", alpha, ErrorCode.BAD_ALPHA)
             for name, alpha in self.alphas.items()
         }
         object.__setattr__(self, "alphas", alphas)
         if self.face not in ("largest", "all"):
-            _check_integer("face", self.face, 1, MAX_FACES)
-        if self.iterations is not None:
-            _check_integer("iterations", self.iterations, 1, MAX_ITERATIONS)
-        if self.store is not None and not is_name(self.store):
-            refuse(f"A store's name has 1 to {MAX_NAME_LENGTH} printable characters.")
+            check_integer("face", self.face, 1, MAX_FACES)
+        _check_common(self.iterations, self.store)
         if self.factors is not None:
             if not isinstance(self.factors, list | tuple) or not 1 <= len(self.factors) <= MAX_FACTORS:
                 refuse(f"factors must be a list of 1 to {MAX_FACTORS} numbers.")
-            numbers = tuple(_number("A factor", factor) for factor in self.factors)
+            numbers = tuple(check_number("A factor", factor) for factor in self.factors)
             object.__setattr__(self, "factors", numbers)
         if self.keep is not None:
             if not isinstance(self.keep, list | tuple):
                 refuse("keep must be a list of attributes.")
-            _check_names(self.keep, ErrorCode.BAD_REQUEST)
+            check_names(self.keep, ErrorCode.BAD_REQUEST)
         if self.neighbours is not None:
             check_neighbours(self.neighbours)
 
 
-@dataclass(frozen=True)
-class Edit(EditRequest):
-    """The body of an edit message: the request and its pixel frame, which has the announced length."""
+def _check_common(iterations: int | None, store: str | None) -> None:
+    if iterations is not None:
+        check_integer("iterations", iterations, 1, MAX_ITERATIONS)
+    if store is not None and not is_name(store):
+        refuse(f"A store's name has 1 to {MAX_NAME_LENGTH} printable characters.")
 
-    FRAMES: ClassVar = ("pixels",)
+
+@dataclass(frozen=True)
+class FillRequest(PhotoRequest):
+    """What to fill in a photo is said by a mask; this is the rest.
+
+    box: where the face is, hairline to throat and ear to ear, if it cannot be found; None: it is looked for.
+    iterations, store: as for EditRequest. Raises DFIError as PhotoRequest does, and bad_request.
+    """
+
+    iterations: int | None = None
+    store: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_common(self.iterations, self.store)
+
+    @property
+    def mask_bytes(self) -> int:
+        """Length of the mask's frame that belongs to this request."""
+        return self.width * self.height
+
+
+@dataclass(frozen=True)
+class Work(PhotoRequest):
+    """A request with its pixel frame, which has the announced length: what takes a worker some time."""
+
+    FRAMES: ClassVar[tuple[str, ...]] = ("pixels",)
     pixels: Buffer = dataclasses.field(kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_length("pixel", self.pixels, self.pixel_bytes)
+        check_length("pixel", self.pixels, self.pixel_bytes)
+
+    @property
+    def frame_bytes(self) -> int:
+        """Of all frames together."""
+        return sum(memoryview(getattr(self, name)).nbytes for name in self.FRAMES)
 
 
 @dataclass(frozen=True)
-class FindFaces(PhotoRequest):
-    """The body of a faces message: the photo and its pixel frame."""
+class Edit(Work, EditRequest):
+    """The body of an edit message."""
 
-    FRAMES: ClassVar = ("pixels",)
-    pixels: Buffer = dataclasses.field(kw_only=True, repr=False)
+
+@dataclass(frozen=True)
+class FindFaces(Work):
+    """The body of a faces message."""
+
+
+@dataclass(frozen=True)
+class Fill(Work, FillRequest):
+    """The body of a fill message. mask: height x width bytes, 0 keeps the photo, 255 is filled, between they blend."""
+
+    FRAMES: ClassVar = ("pixels", "mask")
+    mask: Buffer = dataclasses.field(kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_length("pixel", self.pixels, self.pixel_bytes)
+        check_length("mask", self.mask, self.mask_bytes)
 
 
 @dataclass(frozen=True)
@@ -253,7 +211,7 @@ class FacesFound:
     def __post_init__(self) -> None:
         if not isinstance(self.boxes, list | tuple) or len(self.boxes) > MAX_FACES:
             refuse(f"boxes must be a list of at most {MAX_FACES}.")
-        boxes = tuple(_check_box("A face's box", box, ErrorCode.BAD_REQUEST) for box in self.boxes)
+        boxes = tuple(check_box("A face's box", box, ErrorCode.BAD_REQUEST) for box in self.boxes)
         object.__setattr__(self, "boxes", boxes)
 
 
@@ -275,13 +233,13 @@ class ServerInfo:
     resting: bool = False
 
     def __post_init__(self) -> None:
-        _check_text(self, "version", "state", "store", "device", "message")
+        check_text(self, "version", "state", "store", "device", "message")
         if self.state not in tuple(ServerState):
             refuse(f"state must be one of {', '.join(ServerState)}.")
         object.__setattr__(self, "state", ServerState(self.state))
         if not isinstance(self.resting, bool):
             refuse("resting must be true or false.")
-        _check_count(self, "queued", "protocol_version")
+        check_count(self, "queued", "protocol_version")
 
 
 @dataclass(frozen=True)
@@ -293,7 +251,7 @@ class Attributes:
     def __post_init__(self) -> None:
         if not isinstance(self.names, list | tuple):
             refuse("names must be a list.")
-        _check_names(self.names, ErrorCode.BAD_REQUEST)
+        check_names(self.names, ErrorCode.BAD_REQUEST)
         object.__setattr__(self, "names", tuple(self.names))
 
 
@@ -304,7 +262,7 @@ class Accepted:
     ahead: int
 
     def __post_init__(self) -> None:
-        _check_count(self, "ahead")
+        check_count(self, "ahead")
 
 
 @dataclass(frozen=True)
@@ -316,17 +274,17 @@ class Progress:
     loss: float
 
     def __post_init__(self) -> None:
-        _check_count(self, "iteration", "iterations")
-        object.__setattr__(self, "loss", _loss(self.loss))
+        check_count(self, "iteration", "iterations")
+        object.__setattr__(self, "loss", check_loss(self.loss))
 
 
 @dataclass(frozen=True)
 class EditResult:
-    """The edited rectangle at (x, y) of the photo, in the photo's channels and dtype.
+    """The edited, or filled, rectangle at (x, y) of the photo, in the photo's channels and dtype.
 
     pixels: height x width x channels, not feathered. mask: height x width bytes, 0 keeps the photo, 255 is
     all edited. seconds: time in the pipeline, the queue not counted. loss: NaN where unknown. count: of edits, whose
-    pixels, and masks, follow each other.
+    pixels, and masks, follow each other. outside: of a filling, the part of its mask that lies beyond the face.
     """
 
     FRAMES: ClassVar = ("pixels", "mask")
@@ -342,20 +300,23 @@ class EditResult:
     pixels: Buffer = dataclasses.field(repr=False)
     mask: Buffer = dataclasses.field(repr=False)
     count: int = dataclasses.field(default=1, kw_only=True)
+    outside: float | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        _check_integer("count", self.count, 1, MAX_FACTORS)
-        _check_image(self.width, self.height, self.channels, self.dtype)
-        _check_integer("x", self.x, 0, MAX_SIDE)
-        _check_integer("y", self.y, 0, MAX_SIDE)
-        _check_count(self, "iterations")
-        object.__setattr__(self, "loss", _loss(self.loss))
-        object.__setattr__(self, "seconds", _number("seconds", self.seconds))
+        if self.outside is not None:
+            object.__setattr__(self, "outside", check_number("outside", self.outside))
+        check_integer("count", self.count, 1, MAX_FACTORS)
+        check_image(self.width, self.height, self.channels, self.dtype)
+        check_integer("x", self.x, 0, MAX_SIDE)
+        check_integer("y", self.y, 0, MAX_SIDE)
+        check_count(self, "iterations")
+        object.__setattr__(self, "loss", check_loss(self.loss))
+        object.__setattr__(self, "seconds", check_number("seconds", self.seconds))
         area = self.count * self.width * self.height
         if area > MAX_PIXELS:
             refuse(f"{self.count} edits of this photo at once are too large: ask for fewer.", ErrorCode.TOO_LARGE)
-        _check_length("pixel", self.pixels, area * self.channels * DTYPE_BYTES[self.dtype])
-        _check_length("mask", self.mask, area)
+        check_length("pixel", self.pixels, area * self.channels * DTYPE_BYTES[self.dtype])
+        check_length("mask", self.mask, area)
 
 
 @dataclass(frozen=True)
@@ -366,7 +327,7 @@ class Error:
     message: str
 
     def __post_init__(self) -> None:
-        _check_text(self, "code", "message")
+        check_text(self, "code", "message")
         known = self.code in tuple(ErrorCode)
         object.__setattr__(self, "code", ErrorCode(self.code) if known else ErrorCode.INTERNAL)
         object.__setattr__(self, "message", self.message[:MAX_MESSAGE_LENGTH])

@@ -21,7 +21,7 @@ import zmq
 
 from dfi_server import system
 from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.wire.messages import refuse
+from dfi_server.wire.limits import refuse
 
 OWN, OWN_TCP = "own", "own-tcp"
 """What stands for the endpoint of the user's own server: wherever it is best; the port with keys in any case."""

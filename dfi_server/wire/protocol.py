@@ -1,8 +1,8 @@
 """What travels on the socket: the only code that encodes or decodes messages.
 
-docs/protocol.md is the specification; this module and messages.py are its one implementation in Python, shared by
-client.py and server.py. Standard library only: GIMP's own Python loads it. A message is a list of frames: one JSON
-header, then raw pixel frames.
+docs/protocol.md is the specification; this module, messages.py and limits.py are its one implementation in Python,
+shared by client.py and server.py. Standard library only: GIMP's own Python loads it. A message is a list of frames:
+one JSON header, then raw pixel frames.
 """
 
 import dataclasses
@@ -13,24 +13,20 @@ from enum import StrEnum
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.wire.limits import DTYPE_BYTES, MAX_CHANNELS, MAX_NAME_LENGTH, MAX_PIXELS, Buffer, is_name, refuse
 from dfi_server.wire.messages import (
-    DTYPE_BYTES,
-    MAX_CHANNELS,
-    MAX_NAME_LENGTH,
-    MAX_PIXELS,
     PROTOCOL_VERSION,
     Accepted,
     Attributes,
-    Buffer,
     Edit,
     EditResult,
     Error,
     FacesFound,
+    Fill,
     FindFaces,
     Progress,
     ServerInfo,
-    is_name,
-    refuse,
+    Work,
 )
 
 HEARTBEAT_SECONDS = 0.3  # how often a client with an edit under way says that it is still there
@@ -39,16 +35,23 @@ CLIENT_SILENCE_SECONDS = 2.0  # a client silent for longer has vanished: its edi
 MAX_HEADER_BYTES = 256 * 1024
 
 MAX_FRAME_BYTES = MAX_PIXELS * MAX_CHANNELS * max(DTYPE_BYTES.values())
+MAX_FRAMES = 3  # of a message: header, pixels, mask
+
+_UNKNOWN_TYPE = "type must be one of"
+_UNKNOWN_FIELD = "The header has a field that this message does not know:"
+UNKNOWN_TO_SERVER = (_UNKNOWN_TYPE, _UNKNOWN_FIELD)
+"""What a server says of a request that came after it; version 1 has no other way."""
 
 
 class MessageType(StrEnum):
-    """The "type" of a header. The first seven are requests; some replies answer under their request's name."""
+    """The "type" of a header. The first eight are requests; some replies answer under their request's name."""
 
     HELLO = "hello"
     STATUS = "status"
     ATTRIBUTES = "attributes"
     FACES = "faces"
     EDIT = "edit"
+    FILL = "fill"
     CANCEL = "cancel"
     HEARTBEAT = "heartbeat"
     ACCEPTED = "accepted"
@@ -66,9 +69,7 @@ class ProtocolError(DFIError):
         self.id = id
 
 
-Body: TypeAlias = (
-    Edit | FindFaces | FacesFound | ServerInfo | Attributes | Accepted | Progress | EditResult | Error | None
-)
+Body: TypeAlias = Work | FacesFound | ServerInfo | Attributes | Accepted | Progress | EditResult | Error | None
 
 
 class Message(NamedTuple):
@@ -83,6 +84,7 @@ _REQUESTS: dict[str, type | None] = {
     **dict.fromkeys(("hello", "status", "attributes", "cancel", "heartbeat")),
     MessageType.FACES: FindFaces,
     MessageType.EDIT: Edit,
+    MessageType.FILL: Fill,
 }
 _REPLIES: dict[str, type | None] = {
     **dict.fromkeys(("cancelled", "heartbeat")),
@@ -94,6 +96,11 @@ _REPLIES: dict[str, type | None] = {
     MessageType.RESULT: EditResult,
     MessageType.ERROR: Error,
 }
+
+
+def kind_of(request: Work) -> MessageType:
+    """The type of the message that a body with a photo belongs to."""
+    return next(MessageType(kind) for kind, body in _REQUESTS.items() if body is type(request))
 
 
 def encode(message: Message) -> list[Buffer]:
@@ -146,7 +153,7 @@ def _decode(frames: Sequence[Buffer], bodies: Mapping[str, type | None], strict:
             )
         kind = header.get("type")
         if not isinstance(kind, str) or kind not in bodies:
-            refuse(f"type must be one of {', '.join(bodies)}.")
+            refuse(f"{_UNKNOWN_TYPE} {', '.join(bodies)}.")
         # Only an error may be about a message whose id could not be read.
         if id is None and not (kind == MessageType.ERROR and header.get("id") is None):
             refuse(f"id must be a string of 1 to {MAX_NAME_LENGTH} printable characters.")
@@ -188,7 +195,7 @@ def _read_body(cls: type | None, fields: dict[str, Any], frames: Sequence[Buffer
     allowed = known.keys() - set(frame_names)
     unknown = sorted(name[:MAX_NAME_LENGTH] for name in fields.keys() - allowed)
     if strict and unknown:
-        refuse(f"The header has a field that this message does not know: {unknown[0]!r}.")
+        refuse(f"{_UNKNOWN_FIELD} {unknown[0]!r}.")
     if cls is None:
         return None
     values = {name: value for name, value in fields.items() if name in allowed}

@@ -16,10 +16,10 @@ from support.servers import SMALL, Raw
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.service import jobs
 from dfi_server.service.server import Server
-from dfi_server.wire import messages, place, protocol
+from dfi_server.wire import limits, messages, place, protocol
 from dfi_server.wire.client import Client
+from dfi_server.wire.limits import DTYPE_BYTES
 from dfi_server.wire.messages import (
-    DTYPE_BYTES,
     Accepted,
     Attributes,
     Edit,
@@ -27,6 +27,8 @@ from dfi_server.wire.messages import (
     EditResult,
     Error,
     FacesFound,
+    Fill,
+    FillRequest,
     FindFaces,
     Progress,
     ServerInfo,
@@ -84,6 +86,13 @@ edits = st.builds(
     store=st.none() | names,
     factors=st.none() | st.lists(numbers, min_size=1, max_size=32).map(tuple),
 )
+fills = st.builds(
+    lambda image, **rest: Fill(**image, **rest, mask=b"\x7f" * (image["width"] * image["height"])),
+    images(),
+    box=st.none() | boxes,
+    iterations=st.none() | st.integers(1, 1000),
+    store=st.none() | names,
+)
 searches = st.builds(lambda image, **rest: FindFaces(**image, **rest), images(), box=st.none() | boxes)
 edge_boxes = st.tuples(*[st.integers(-(2**19), 2**19)] * 2, *[st.integers(1, 2**19)] * 2)
 found = st.builds(FacesFound, st.lists(edge_boxes, max_size=4).map(tuple))
@@ -101,12 +110,14 @@ results = st.builds(
     iterations=counts,
     loss=losses,
     seconds=numbers,
+    outside=st.none() | numbers,
 )
 infos = st.builds(ServerInfo, texts, st.sampled_from(ServerState), texts, texts, texts, counts)
 requests = (
     st.builds(Message, bodiless, names, st.none())
     | st.builds(Message, st.just(MessageType.EDIT), names, edits)
     | st.builds(Message, st.just(MessageType.FACES), names, searches)
+    | st.builds(Message, st.just(MessageType.FILL), names, fills)
 )
 replies = (
     st.builds(Message, st.sampled_from([MessageType.CANCELLED, MessageType.HEARTBEAT]), names, st.none())
@@ -182,6 +193,7 @@ def header_with(**changes: Any) -> bytes:
 
 
 PIXELS = bytes(12)
+FILL = json.dumps({name: "fill" if name == "type" else EDIT[name] for name in EDIT if name != "alphas"}).encode()
 
 
 @pytest.mark.parametrize(
@@ -214,6 +226,14 @@ PIXELS = bytes(12)
         ([b'{"protocol":1,"type":"edit","id":"a"}', b"x"], "bad_request", "lacks"),
         ([header_with()], "bad_request", "frames"),
         ([header_with(), PIXELS, PIXELS], "bad_request", "frames"),
+        ([FILL, PIXELS], "bad_request", "2 frames"),
+        ([FILL, PIXELS, bytes(4), b""], "bad_request", "2 frames"),
+        ([FILL, PIXELS, bytes(3)], "bad_image", "mask frame has 3 bytes.*4"),
+        ([FILL, bytes(11), bytes(4)], "bad_image", "pixel frame has 11 bytes.*12"),
+        ([header_with(type="fill"), PIXELS, bytes(4)], "bad_request", "'alphas'"),
+        ([FILL.replace(b'"id"', b'"face":1,"id"'), PIXELS, bytes(4)], "bad_request", "'face'"),
+        ([FILL.replace(b'"id"', b'"iterations":0,"id"'), PIXELS, bytes(4)], "bad_request", "iterations"),
+        ([FILL.replace(b'"id"', b'"box":[0,0,0,1],"id"'), PIXELS, bytes(4)], "bad_box", "width"),
         ([header_with(), bytes(11)], "bad_image", "11 bytes.*12"),
         ([header_with(), bytes(13)], "bad_image", "13 bytes.*12"),
         ([header_with(width=0), PIXELS], "bad_image", "width"),
@@ -295,6 +315,8 @@ def test_a_request_that_cannot_be_right_cannot_be_made() -> None:
     with pytest.raises(DFIError, match="channels") as caught:
         EditRequest(2, 2, 2, "uint8", {"smiling": 0.4})
     assert caught.value.code == ErrorCode.BAD_IMAGE
+    with pytest.raises(DFIError, match="iterations"):
+        FillRequest(2, 2, 3, "uint8", iterations=0)
     with pytest.raises(DFIError, match="mask frame has 3 bytes"):
         EditResult(0, 0, 2, 2, 1, "uint8", 1, 0.5, 0.1, bytes(4), bytes(3))
 
@@ -323,7 +345,7 @@ def test_what_utf8_cannot_spell_does_not_stop_an_error() -> None:
     decoded = decode_reply(encode(message)).body
     assert isinstance(decoded, Error)
     assert decoded.message.startswith("The file ? is broken.!")
-    assert len(decoded.message) == messages.MAX_MESSAGE_LENGTH
+    assert len(decoded.message) == limits.MAX_MESSAGE_LENGTH
 
 
 def test_a_header_that_the_other_side_would_refuse_is_not_sent() -> None:
@@ -390,7 +412,12 @@ def examples(side: str) -> dict[str, dict[str, Any]]:
     return {kind if kind == "version" else header["type"]: header for kind, header in headers}
 
 
-FRAMES = {"faces": [bytes(24)], "edit": [bytes(16 * 16 * 3)], "result": [bytes(12), bytes(4)]}
+FRAMES = {
+    "faces": [bytes(24)],
+    "edit": [bytes(16 * 16 * 3)],
+    "fill": [bytes(64 * 64 * 3), bytes(64 * 20) + b"\xff" * 64 * 20 + bytes(64 * 24)],
+    "result": [bytes(12), bytes(4)],
+}
 
 
 def test_the_specification_s_examples_are_valid_and_cover_every_type() -> None:
@@ -431,6 +458,8 @@ def test_a_server_answers_every_example_of_the_specification_as_it_says(
         for kind in ("hello", "attributes", "faces"):
             send(kind)
             receive(kind)
+        send("fill")
+        assert "outside" in receive("result")
         send("edit")
         receive("result")
         send("edit", iterations=1000)
@@ -461,15 +490,15 @@ def test_the_specification_s_tables_say_what_the_code_does() -> None:
     limits = text.partition("## Limits")[2].partition("## A session")[0]
     assert [int(n) for n in re.findall(r"\| (\d+)[^|]*\|$", limits, re.M)] == [
         protocol.MAX_HEADER_BYTES,
-        messages.MAX_SIDE,
-        messages.MAX_PIXELS,
-        messages.MAX_ATTRIBUTES,
-        messages.MAX_NAME_LENGTH,
-        messages.MAX_ITERATIONS,
-        messages.MAX_FACTORS,
-        messages.MIN_NEIGHBOURS,
-        messages.MAX_FACES,
-        messages.MAX_MESSAGE_LENGTH,
+        limits.MAX_SIDE,
+        limits.MAX_PIXELS,
+        limits.MAX_ATTRIBUTES,
+        limits.MAX_NAME_LENGTH,
+        limits.MAX_ITERATIONS,
+        limits.MAX_FACTORS,
+        limits.MIN_NEIGHBOURS,
+        limits.MAX_FACES,
+        limits.MAX_MESSAGE_LENGTH,
         jobs.MAX_CLIENT_EDITS,
         jobs.MAX_EDITS,
         jobs.MAX_CLIENT_BYTES,

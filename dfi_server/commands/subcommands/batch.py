@@ -29,7 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from dfi_server.commands import batch
 
-    arguments.check_edit(options)
+    arguments.check_server(options)
     if options.server and options.engine == "ray":
         raise DFIError(ErrorCode.BAD_REQUEST, "--server and --engine ray exclude each other: leave one out.")
     alphas = arguments.parse_alphas(options.set)

@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> None:
     from dfi_server.photo import colour, disk
     from dfi_server.photo.pixels import edited
 
-    arguments.check_edit(options)
+    arguments.check_server(options)
     alphas = arguments.parse_alphas(options.set)
     disk.check_writable(options.output)
     source = disk.read(options.input)

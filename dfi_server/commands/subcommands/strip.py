@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> None:
     from dfi_server.vectors.lfw import attribute_name
     from dfi_server.vectors.store import check_alphas
 
-    arguments.check_edit(options)
+    arguments.check_server(options)
     name = attribute_name(options.set)
     alphas = [arguments.parse_alpha(name, text) for text in options.alphas.split(",")]
     for alpha in alphas:
@@ -69,7 +69,7 @@ def _here(pixels: "Pixels", name: str, alphas: Sequence[float], options: argpars
 def _by_server(pixels: "Pixels", name: str, alphas: Sequence[float], options: argparse.Namespace) -> list["Patch"]:
     from dfi_server.commands import remote
     from dfi_server.wire.client import Client
-    from dfi_server.wire.messages import MAX_FACTORS
+    from dfi_server.wire.limits import MAX_FACTORS
 
     if len(alphas) > MAX_FACTORS:
         raise DFIError(ErrorCode.BAD_REQUEST, f"A server edits with {MAX_FACTORS} alphas at once: name fewer.")
