@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.servers import serving
 
 from dfi_server import paths
 from dfi_server.commands import cli
+from dfi_server.service.worker_process import commands
 from dfi_server.vectors import gallery
 
 FACE = ("--box", "137,21,176,176")
@@ -45,6 +47,22 @@ def test_a_scratch_is_filled_from_the_faces_that_come_with_the_program(
     changed = (np.asarray(Image.open("out.png")) != portrait).any(axis=2)
     mask = np.asarray(Image.open("mask.png")) > 0
     assert not changed[~mask].any() and changed[mask].mean() > 0.5
+
+
+@pytest.mark.slow
+def test_a_server_makes_the_same_of_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["photo.png", "mask.png"]
+    options = ["--iterations", "1", *FACE]
+    assert cli.main(["fill", *given, "here.png", *options, "--store", "starter", "--device", "cpu"]) == 0
+    with serving(*commands("starter", "cpu")) as server:
+        there = ["--server", server.endpoint]
+        assert cli.main(["fill", *given, "there.png", *options, *there]) == 0
+        assert f"by {server.endpoint}" in capsys.readouterr().out
+        np.testing.assert_array_equal(np.asarray(Image.open("here.png")), np.asarray(Image.open("there.png")))
+        assert "A server fills from the faces that come with it" in fails(
+            capsys, *given, "out.png", *there, "--from", "others"
+        )
+        assert "covers nothing of the face" in fails(capsys, *given, "out.png", *there, "--box", "0,300,100,100")
 
 
 @pytest.mark.slow

@@ -108,3 +108,10 @@ def test_lfw_is_read_from_its_archive(tmp_path: Path) -> None:
 
 def test_a_package_without_its_faces_says_what_helps(tmp_path: Path) -> None:
     assert "--from" in refusal(lambda: gallery.of_package(tmp_path), ErrorCode.BAD_STORE)
+    for number in range(gallery.LEAST_FACES):
+        Image.new("RGB", (64, 64), "gray").save(tmp_path / f"{number:02}.webp")
+    faces = gallery.of_package(tmp_path)
+    (tmp_path / "03.webp").write_bytes(b"no picture")
+    (tmp_path / "04.webp").unlink()
+    for number in (3, 4):
+        assert f"0{number}.webp" in refusal(lambda number=number: faces.frame(number, 64), ErrorCode.BAD_STORE)

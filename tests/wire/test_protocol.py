@@ -487,8 +487,8 @@ def test_the_specification_s_tables_say_what_the_code_does() -> None:
     assert place.EXAMPLE in text
     errors = text.partition("## Errors")[2].partition("## Limits")[0]
     assert re.findall(r"^\| `(\w+)` \|", errors, re.M) == list(ErrorCode)
-    limits = text.partition("## Limits")[2].partition("## A session")[0]
-    assert [int(n) for n in re.findall(r"\| (\d+)[^|]*\|$", limits, re.M)] == [
+    table = text.partition("## Limits")[2].partition("## A session")[0]
+    assert [int(n) for n in re.findall(r"\| (\d+)[^|]*\|$", table, re.M)] == [
         protocol.MAX_HEADER_BYTES,
         limits.MAX_SIDE,
         limits.MAX_PIXELS,
