@@ -1,138 +1,31 @@
 #!/usr/bin/env python3
-"""GIMP 3 plug-in: change attributes of the face in a layer, by the local DFI server.
+"""GIMP 3 plug-in: faces in a layer, changed or filled in by the local DFI server.
 
-Filters > Deep Feature Interpolation..., and for scripts the procedure plug-in-dfi (run-mode, image, drawables,
-attribute, alpha, face, layer-mask, keep, neighbours):
-
-    attribute   one of the server's attributes (`dfi attributes` lists them), such as "smiling"; or several separated
-                by spaces, each with an alpha of its own where alpha is not to apply:
-                "smiling=0.4 mouth_wide_open=0.2"
-    alpha       how strong: 0.1 to 0.5 is useful, negative takes the attribute away, beyond -2 to 2 is an error
-    face        "largest", "all", or a number from 1, counted from the largest
-    layer-mask  True: what hides the rest of the new layer is a layer mask, to be painted on; False: its own alpha
-    keep        what stays as it is, whatever the edit brings along: age, sex, skin, or attributes, separated by spaces
-    neighbours  make the attributes' vectors from so many faces that are most like this one, 20 to 1000; 0: from all
-
-The result is a new layer above the source, the size of the change, and is selected. Run on such a result, the filter
-edits its source again, with the same settings to start from, and hides the earlier result.
-
-A selection says which faces are meant, or where one is that was not found, and limits the change.
+Filters > Deep Feature Interpolation...   plug-in-dfi        attributes of a face: editing.py
+Filters > DFI: fill the selection         plug-in-dfi-fill   what hides a part of a face is taken away: filling.py
 """
 
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
 
+import editing
+import filling
 import gi
 
 gi.require_version("Gimp", "3.0")
-import program  # noqa: E402
-from gi.repository import Gimp, GLib, GObject  # noqa: E402
+from gi.repository import Gimp, GLib  # noqa: E402
 from i18n import _  # noqa: E402
-from layer import Rectangle, Source, made, single_layer  # noqa: E402
-from request import Request, UserError, format_alphas, parse_alphas, parse_face  # noqa: E402
-from server import Server  # noqa: E402
+from request import UserError  # noqa: E402
 
-PROCEDURE = "plug-in-dfi"
+PROCEDURES = {"plug-in-dfi": editing, "plug-in-dfi-fill": filling}
 
 
-def edit(
-    procedure: Gimp.Procedure, interactive: bool, image: Gimp.Image, drawables: Sequence[Gimp.Drawable], config: Any
-) -> bool:
-    """Ask, compute, then touch the image: GIMP's Cancel kills this process, and must find nothing half done.
-
-    False if the user cancelled the dialog. Raises UserError, DFIError.
-    """
-    chosen = layer = single_layer(drawables)
-    server = Server()
-    again = made(image, chosen)
-    if again:
-        layer = again.source
-    earlier = chosen if again else None
-    if not interactive:
-        request, source = settings(config), Source(image, layer)
-        Gimp.progress_init(request.name)
-        server.connect(lambda status: show(status.text))
-        compute(server, source, request, earlier)
-        return True
-
-    from dialog import ask  # GTK needs a screen, which scripts do without
-    from get_dfi import offer
-
-    if not program.is_there() and not offer():
-        return False
-    # Not last time's face: another photo's number means nothing here.
-    config.set_property("face", str(again.request.face) if again else "largest")
-    if again:
-        config.set_property("attribute", format_alphas(again.request.alphas))
-        config.set_property("layer-mask", again.request.layer_mask)
-        config.set_property("keep", " ".join(again.request.keep))
-        config.set_property("neighbours", again.request.neighbours)
-    trouble = ""
-    while ask(procedure, config, server, layer, lambda: Source(image, layer), trouble):
-        try:
-            compute(server, Source(image, layer), settings(config), earlier)
-        except Exception as error:
-            if getattr(error, "code", None) != "unreachable":
-                raise
-            Gimp.progress_end()
-            trouble = sentence(error)  # the server can be started again, and the settings are still there
-        else:
-            return True
-    return False
-
-
-def settings(config: Any) -> Request:
-    """What the procedure's arguments ask for. Raises UserError."""
-    alphas = parse_alphas(config.get_property("attribute"), config.get_property("alpha"))
-    return Request(
-        alphas,
-        parse_face(config.get_property("face")),
-        config.get_property("layer-mask"),
-        tuple((config.get_property("keep") or "").split()),  # GIMP has None for what a script leaves out
-        config.get_property("neighbours"),
-    )
-
-
-def show(text: str) -> None:
-    """Say what is going on where nobody knows how long it takes."""
-    Gimp.progress_set_text(text)
-    Gimp.progress_pulse()
-
-
-def compute(server: Server, source: Source, request: Request, earlier: Gimp.Layer | None) -> None:
-    """Have it edited, and put the result into the image. Raises UserError, DFIError."""
-    Gimp.progress_init(request.name)
-
-    def progress(iteration: int, iterations: int) -> None:
-        text = _("{edit}: iteration {iteration} of {iterations}")
-        Gimp.progress_set_text(text.format(edit=request.name, iteration=iteration, iterations=iterations))
-        Gimp.progress_update(iteration / iterations)
-
-    result = server.edit(source, request, progress)
-    at = Rectangle(result.x, result.y, result.width, result.height)
-    source.add_layer(at, bytes(result.pixels), bytes(result.mask), request, earlier)
-    Gimp.progress_end()
-    Gimp.displays_flush()
-
-
-def sentence(error: Exception) -> str:
-    """What the user gets to read about an error."""
-    code = getattr(error, "code", None)  # a DFIError; its module may be what is missing
-    if code == "no_face" and "There is no face" in str(error):
-        return str(error)
-    # The server's sentences speak of coordinates, GIMP's user selects.
-    if code == "no_face":
-        return _(
-            "No face was found: select one from hairline to throat and from ear to ear, then run the filter again."
-        )
-    if code == "bad_box":
-        return _(
-            "The selection is too small for a face: select one from hairline to throat and from ear to ear, then run "
-            "the filter again."
-        )
-    if code or isinstance(error, UserError):
+def sentence(name: str, error: Exception) -> str:
+    """What the user gets to read about an error in a procedure."""
+    if code := getattr(error, "code", None):  # a DFIError; its module may be what is missing
+        return PROCEDURES[name].explain(error, code)
+    if isinstance(error, UserError):
         return str(error)
     traceback.print_exception(error)
     text = _("Deep Feature Interpolation has a bug, please report it: {error}")
@@ -148,10 +41,11 @@ def run(
     data: object,
 ) -> Gimp.ValueArray:
     """GIMP's call. Nothing may be raised here: GIMP would only say "execution error"."""
+    name = procedure.get_name()
     try:
-        done = edit(procedure, run_mode == Gimp.RunMode.INTERACTIVE, image, drawables, config)
+        done = PROCEDURES[name].run(procedure, run_mode == Gimp.RunMode.INTERACTIVE, image, drawables, config)
     except Exception as error:
-        failure = GLib.Error.new_literal(Gimp.PlugIn.error_quark(), sentence(error), 0)
+        failure = GLib.Error.new_literal(Gimp.PlugIn.error_quark(), sentence(name, error), 0)
         return procedure.new_return_values(Gimp.PDBStatusType.EXECUTION_ERROR, failure)
     status = Gimp.PDBStatusType.SUCCESS if done else Gimp.PDBStatusType.CANCEL
     return procedure.new_return_values(status, GLib.Error())
@@ -159,7 +53,7 @@ def run(
 
 class DeepFeatureInterpolation(Gimp.PlugIn):
     def do_query_procedures(self) -> list[str]:
-        return [PROCEDURE]
+        return list(PROCEDURES)
 
     def do_create_procedure(self, name: str) -> Gimp.Procedure:
         procedure = Gimp.ImageProcedure.new(self, name, Gimp.PDBProcType.PLUGIN, run, None)
@@ -167,68 +61,9 @@ class DeepFeatureInterpolation(Gimp.PlugIn):
         # Active for any number of layers: a sentence says more than a gray menu item.
         mask = Gimp.ProcedureSensitivityMask
         procedure.set_sensitivity_mask(mask.DRAWABLE | mask.DRAWABLES | mask.NO_DRAWABLES)
-        procedure.set_menu_label(_("_Deep Feature Interpolation..."))
         procedure.add_menu_path("<Image>/Filters")
-        procedure.set_documentation(
-            _("Make a face smile, age, wear glasses, ..."),
-            _(
-                "Changes attributes of the largest face in a layer, or of the one in the selection, by Deep Feature "
-                "Interpolation (arXiv 1611.05507). The result is a new layer above the source. A local server does "
-                "the work."
-            ),
-            None,  # a help id would make GIMP look for it in its own manual
-        )
         procedure.set_attribution("The authors of dfi-server", "MIT License", "2026")
-        procedure.add_string_argument(
-            "attribute",
-            _("_Attribute"),
-            _(
-                "An attribute of the server, such as smiling, or several, each with or without an alpha of its own: "
-                "smiling=0.4 mouth_wide_open=0.2"
-            ),
-            "smiling",
-            GObject.ParamFlags.READWRITE,
-        )
-        # GIMP silently replaces values outside of a range: any number is let through, and checked by the server.
-        procedure.add_double_argument(
-            "alpha",
-            _("Al_pha"),
-            _("Strength, -2 to 2: 0.1 to 0.5 is useful, negative takes the attribute away"),
-            -GLib.MAXDOUBLE,
-            GLib.MAXDOUBLE,
-            0.4,
-            GObject.ParamFlags.READWRITE,
-        )
-        procedure.add_string_argument(
-            "face",
-            _("_Face"),
-            _("Which one, where there are several: largest, all, or a number from 1, counted from the largest"),
-            "largest",
-            GObject.ParamFlags.READWRITE,
-        )
-        procedure.add_boolean_argument(
-            "layer-mask",
-            _("With a layer mas_k"),
-            _("What hides the rest of the new layer becomes a layer mask, to be painted on"),
-            False,
-            GObject.ParamFlags.READWRITE,
-        )
-        procedure.add_string_argument(
-            "keep",
-            _("Keep"),
-            _("What stays as it is, whatever the edit brings along: age, sex, skin, or attributes"),
-            "",
-            GObject.ParamFlags.READWRITE,
-        )
-        procedure.add_int_argument(
-            "neighbours",
-            _("Neighbours"),
-            _("Learn the change from so many faces that are most like this one, 20 to 1000; 0: from all"),
-            -GLib.MAXINT,
-            GLib.MAXINT,
-            0,
-            GObject.ParamFlags.READWRITE,
-        )
+        PROCEDURES[name].describe(procedure)
         return procedure
 
 

@@ -1,8 +1,9 @@
-"""A layer of GIMP <-> the pixels that the server edits, and the result as a new layer.
+"""A layer of GIMP <-> the pixels that the server edits or fills, and the result as a new layer.
 
 The server sees sRGB-encoded pixels, 8 bits deep where the layer is exactly that, else 16. It returns edited pixels;
 only their *change* is added to the layer's own pixels, in linear light and floating point. So wide-gamut, high dynamic
-range and deep images keep what 16-bit sRGB cannot hold.
+range and deep images keep what 16-bit sRGB cannot hold. What is filled has nothing to keep: there they replace the
+layer's own.
 """
 
 import json
@@ -16,7 +17,7 @@ gi.require_version("Gegl", "0.4")
 gi.require_version("Babl", "0.1")
 from gi.repository import Babl, Gegl, Gimp  # noqa: E402
 from i18n import _  # noqa: E402
-from request import Request, UserError, format_alphas, parse_alphas, parse_face  # noqa: E402
+from request import Filling, Request, UserError, request_of  # noqa: E402
 
 _PARASITE = "dfi-edit"
 _EIGHT_BIT_SRGB = ("R'G'B' u8", "R'G'B'A u8", "Y' u8", "Y'A u8")
@@ -57,20 +58,18 @@ class Made(NamedTuple):
     """What a result of the filter remembers: the layer that it was made of, and how."""
 
     source: Gimp.Layer
-    request: Request
+    request: Request | Filling
 
 
 def made(image: Gimp.Image, layer: Gimp.Layer) -> Made | None:
-    """How `layer` was made, if it is a result of the filter whose source is still there."""
+    """How `layer` was made, if it is a result of one of the filters whose source is still there."""
     kept = layer.get_parasite(_PARASITE)
     if not kept:
         return None
     try:
         told = json.loads(bytes(kept.get_data()))
         source = image.get_layer_by_tattoo(told["source"])
-        alphas = parse_alphas(str(told["attribute"]), 0.0)
-        more = tuple(map(str, told.get("keep", ()))), int(told.get("neighbours", 0))  # newer than the others
-        request = Request(alphas, parse_face(str(told["face"])), bool(told["layer_mask"]), *more)
+        request = request_of(told)
     except (ValueError, LookupError, TypeError, UserError):  # not written by this filter
         return None
     return Made(source, request) if source else None
@@ -83,6 +82,8 @@ class Source:
     pixels: row-major, interleaved, sRGB-encoded. box: the selection's bounds in the layer, or None without selection.
     Raises UserError for an empty layer, and for a selection outside of it.
     """
+
+    _replaces = False  # whether pixels are shown as they come, or their change is added to the layer's own
 
     def __init__(self, image: Gimp.Image, layer: Gimp.Layer) -> None:
         self._image = image
@@ -115,12 +116,20 @@ class Source:
         return Rectangle(*box)
 
     def add_layer(
-        self, at: Rectangle, pixels: bytes, mask: bytes, request: Request, instead_of: Gimp.Layer | None = None
+        self,
+        at: Rectangle,
+        pixels: bytes,
+        mask: bytes,
+        request: Request | Filling,
+        *,
+        above: Gimp.Layer | None = None,
+        instead_of: Gimp.Layer | None = None,
     ) -> Gimp.Layer:
         """Put an edited rectangle above the source as a layer of its own, in one undo step.
 
         pixels: like Source.pixels. mask: one byte a pixel, 0 keeps the source, 255 is all edited. `request` names the
-        layer and is kept with it: see `made`. `instead_of`: an earlier result, which is hidden.
+        layer and is kept with it: see `made`. `above`: an earlier result that the new one goes above. `instead_of`: one
+        that is hidden.
 
         What is seen of the layer is the product of the mask, the selection, the source's layer mask and the source's
         alpha. All of it is the layer's alpha; or, where a layer mask was asked for, only the last, and the product of
@@ -138,22 +147,16 @@ class Source:
         shown = self._paint(new, at, pixels, mask, request.layer_mask)
         _exists, left, top = self._layer.get_offsets()
         new.set_offsets(left + at.x, top + at.y)
-        how = {
-            "source": self._layer.get_tattoo(),
-            "attribute": format_alphas(request.alphas),
-            "face": str(request.face),
-            "layer_mask": request.layer_mask,
-            "keep": request.keep,
-            "neighbours": request.neighbours,
-        }
+        how = {"source": self._layer.get_tattoo(), **request.told()}
         # Before it is in the image, and undoable: any other persistent parasite empties GIMP's undo history.
         flags = Gimp.PARASITE_PERSISTENT | Gimp.PARASITE_UNDOABLE
         new.attach_parasite(Gimp.Parasite.new(_PARASITE, flags, json.dumps(how).encode()))
 
         self._image.undo_group_start()
         try:
-            position = self._image.get_item_position(self._layer)
-            if not self._image.insert_layer(new, self._layer.get_parent(), position):
+            below = above if above and above.is_valid() else self._layer
+            position = self._image.get_item_position(below)
+            if not self._image.insert_layer(new, below.get_parent(), position):
                 text = _("GIMP accepts no new layer here: {error}")
                 raise UserError(text.format(error=Gimp.get_pdb().get_last_error()))
             if request.layer_mask:
@@ -171,7 +174,7 @@ class Source:
     def _paint(self, new: Gimp.Layer, at: Rectangle, pixels: bytes, mask: bytes, apart: bool) -> bytes:
         """new = source + (pixels - the pixels sent), times all masks, or with these apart as "Y u16".
 
-        GEGL computes only the rectangle.
+        Where pixels replace: new = pixels where the source is opaque. GEGL computes only the rectangle.
         """
         Gegl.init(None)
         graph = Gegl.Node()
@@ -208,8 +211,11 @@ class Source:
             target.flush()
 
         edited = constant(self._encoding, at, pixels)
-        change = node("gegl:subtract", edited, constant(self._encoding, self._everything, self.pixels))
-        result = node("gegl:add", drawn(self._layer), change)
+        if self._replaces:
+            result = node("gegl:src-in", drawn(self._layer), edited)
+        else:
+            change = node("gegl:subtract", edited, constant(self._encoding, self._everything, self.pixels))
+            result = node("gegl:add", drawn(self._layer), change)
         write(result if apart else masked(result), new.get_buffer())
         new.update(0, 0, at.width, at.height)
         if not apart:
@@ -217,6 +223,33 @@ class Source:
         shown = Gegl.Buffer.new("A u16", 0, 0, at.width, at.height)
         write(masked(node("gegl:color", value=Gegl.Color.new("white"))), shown)
         return bytes(shown.get(Gegl.Rectangle.new(0, 0, at.width, at.height), 1.0, "A u16", Gegl.AbyssPolicy.NONE))
+
+
+class Hole(Source):
+    """The layer to fill, and the selection, which is what is filled.
+
+    mask: height x width bytes, how far each pixel of the layer is selected. Raises UserError as Source does, and where
+    nothing or everything is selected.
+    """
+
+    _replaces = True
+
+    def __init__(self, image: Gimp.Image, layer: Gimp.Layer) -> None:
+        text = _("Nothing of “{name}” is selected: select what hides a part of the face, then run the filter again.")
+        nothing = UserError(text.format(name=layer.get_name()))
+        if Gimp.Selection.is_empty(image) or not layer.mask_intersect()[0]:
+            raise nothing
+        super().__init__(image, layer)
+        _exists, left, top = layer.get_offsets()
+        everything = self._everything._replace(x=-left, y=-top)
+        self.mask = _read(image.get_selection(), everything, "Y u8")
+        kept = self.mask.count(0)
+        if kept == len(self.mask):  # so faint that it is none
+            raise nothing
+        if not kept:
+            text = _("All of “{name}” is selected: select only what hides a part of the face.")
+            raise UserError(text.format(name=layer.get_name()))
+        self.box = None  # the mask is the selection, which would limit the result once more
 
 
 def _read(drawable: Gimp.Drawable, area: Rectangle, encoding: str) -> bytes:

@@ -1,7 +1,7 @@
 """What the user asks for, as the texts that GIMP keeps, and in words."""
 
 from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from i18n import _
 from names import label
@@ -42,6 +42,39 @@ class Request(NamedTuple):
         if self.face == "all":
             return _("{edit}, all faces").format(edit=name)
         return name if self.face == "largest" else _("{edit}, face {number}").format(edit=name, number=self.face)
+
+    def told(self) -> dict[str, Any]:
+        """What a result remembers of it, for request_of."""
+        return {
+            "attribute": format_alphas(self.alphas),
+            "face": str(self.face),
+            "layer_mask": self.layer_mask,
+            "keep": self.keep,
+            "neighbours": self.neighbours,
+        }
+
+
+class Filling(NamedTuple):
+    """That the selection is filled, which takes no choices."""
+
+    layer_mask: bool = True
+
+    @property
+    def name(self) -> str:
+        return _("Filled")
+
+    def told(self) -> dict[str, Any]:
+        """What a result remembers of it, for request_of."""
+        return {"filled": True}
+
+
+def request_of(told: Mapping[str, Any]) -> Request | Filling:
+    """What a result was asked for with. Raises LookupError, TypeError, ValueError, UserError for anything else."""
+    if told.get("filled"):
+        return Filling()
+    alphas = parse_alphas(str(told["attribute"]), 0.0)
+    more = tuple(map(str, told.get("keep", ()))), int(told.get("neighbours", 0))  # newer than the others
+    return Request(alphas, parse_face(str(told["face"])), bool(told["layer_mask"]), *more)
 
 
 def parse_alphas(text: str, alpha: float) -> dict[str, float]:

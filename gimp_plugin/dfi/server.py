@@ -15,7 +15,7 @@ import processes
 import program
 from gi.repository import GLib
 from i18n import _
-from layer import Rectangle, Source
+from layer import Hole, Rectangle, Source
 from names import label
 from request import Request, UserError, attributes_kept
 
@@ -243,6 +243,14 @@ class Server:
         )
         with self._new_link() as link:
             return link.edit(asked, source.pixels, progress=lambda step: progress(step.iteration, step.iterations))
+
+    def fill(self, hole: Hole, progress: Callable[[int, int], None]) -> Any:
+        """As edit."""
+        asked = self._client.FillRequest(hole.width, hole.height, hole.channels, hole.dtype)
+        with self._new_link() as link:
+            return link.fill(
+                asked, hole.pixels, hole.mask, progress=lambda step: progress(step.iteration, step.iterations)
+            )
 
     def _kept(self, keep: Collection[str], alphas: Mapping[str, float]) -> list[str] | None:
         return attributes_kept(keep, alphas, self.attributes) or None  # an older server does not know the field
