@@ -61,9 +61,9 @@ class DeepFeatureInterpolation(Gimp.PlugIn):
         # Active for any number of layers: a sentence says more than a gray menu item.
         mask = Gimp.ProcedureSensitivityMask
         procedure.set_sensitivity_mask(mask.DRAWABLE | mask.DRAWABLES | mask.NO_DRAWABLES)
-        procedure.add_menu_path("<Image>/Filters")
         procedure.set_attribution("The authors of dfi-server", "MIT License", "2026")
         PROCEDURES[name].describe(procedure)
+        procedure.add_menu_path("<Image>/Filters")  # once it has a label: without, GIMP leaves it out of the menu
         return procedure
 
 

@@ -241,7 +241,7 @@ class Hole(Source):
             raise nothing
         super().__init__(image, layer)
         _exists, left, top = layer.get_offsets()
-        everything = self._everything._replace(x=-left, y=-top)
+        everything = self._everything._replace(x=left, y=top)
         self.mask = _read(image.get_selection(), everything, "Y u8")
         kept = self.mask.count(0)
         if kept == len(self.mask):  # so faint that it is none

@@ -19,15 +19,15 @@ gi.require_version("Babl", "0.1")
 from gi.repository import Babl, Gegl, Gimp, Gio  # noqa: E402
 
 
-def call(image, layers, **values):
-    """Run plug-in-dfi as a script would: [status, sentence]."""
-    procedure = Gimp.get_pdb().lookup_procedure("plug-in-dfi")
+def call(image, layers, name="plug-in-dfi", **values):
+    """Run a procedure of the plug-in as a script would: [status, sentence]."""
+    procedure = Gimp.get_pdb().lookup_procedure(name)
     config = procedure.create_config()
     config.set_property("run-mode", Gimp.RunMode.NONINTERACTIVE)
     config.set_property("image", image)
     config.set_core_object_array("drawables", layers)
-    for name, value in values.items():
-        config.set_property(name, value)
+    for argument, value in values.items():
+        config.set_property(argument, value)
     status = procedure.run(config).index(0).value_nick
     return [status, "" if status == "success" else Gimp.get_pdb().get_last_error()]
 

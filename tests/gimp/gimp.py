@@ -107,7 +107,10 @@ class Gimp:
             f'(check-updates no)\n(show-welcome-dialog no)\n(config-version "{self.version()}")\n'
             "(color-profile-policy keep)\n"
         )
-        (self._config / "shortcutsrc").write_text('(file-version 1)\n(action "plug-in-dfi" "<Primary><Alt>d")\n')
+        (self._config / "shortcutsrc").write_text(
+            '(file-version 1)\n(action "plug-in-dfi" "<Primary><Alt>d")\n'
+            '(action "plug-in-dfi-fill" "<Primary><Alt>f")\n'
+        )
 
     def server(self, endpoint: str, command: Sequence[str] | None = None, home: Path | None = None) -> None:
         """Write server.json. command: None is `dfi serve` of this repository; it runs outside GIMP's root."""

@@ -7,12 +7,13 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import zmq
 from gimp.gimp import REPOSITORY, free_endpoint
 
 from dfi_server.wire.client import Client
-from dfi_server.wire.messages import Edit
+from dfi_server.wire.messages import Edit, Fill
 from dfi_server.wire.protocol import decode_request
 
 
@@ -43,9 +44,9 @@ def editing(endpoint: str) -> bool:
 
 
 @contextlib.contextmanager
-def listening(endpoint: str) -> Iterator[tuple[str, list[Edit]]]:
-    """Another endpoint of the same server, and the edits that are asked for there."""
-    edits: list[Edit] = []
+def listening(endpoint: str) -> Iterator[tuple[str, list[Any]]]:
+    """Another endpoint of the same server, and the edits and fillings that are asked for there."""
+    edits: list[Any] = []
     stopping = threading.Event()
     context = zmq.Context()
     front = context.socket(zmq.ROUTER)
@@ -61,7 +62,7 @@ def listening(endpoint: str) -> Iterator[tuple[str, list[Edit]]]:
                     to_server[client].connect(endpoint)
                 to_server[client].send_multipart(frames)
                 request = decode_request(list(map(memoryview, frames)))
-                if isinstance(request.body, Edit):
+                if isinstance(request.body, Edit | Fill):
                     edits.append(request.body)
             for client, socket in to_server.items():
                 while socket.poll(0):
