@@ -46,7 +46,20 @@ EDIT = {
     "iterations": 1,
     "preview": False,
 }
-TYPES = ("hello", "status", "attributes", "faces", "edit", "cancel", "heartbeat", "result", "accepted", "error", "../x")
+TYPES = (
+    "hello",
+    "status",
+    "attributes",
+    "faces",
+    "edit",
+    "fill",
+    "cancel",
+    "heartbeat",
+    "result",
+    "accepted",
+    "error",
+    "../x",
+)
 
 values = st.recursive(
     st.none()
