@@ -1,6 +1,6 @@
 """Filling a hole in a face: `dfi fill` beside the two methods of OpenCV's inpaint.
 
-    python benchmarks/quality/fill.py PHOTO... --output docs/filling [--from DIR | --lfw lfw-deepfunneled.tgz]
+    python benchmarks/quality/fill.py PHOTO... --output docs/filling [--from DIR | --lfw]
 
 Of each photo a block of a quarter of the face, half its width and half its height, is made gray, at one of five places
 in turn (_PLACES). Where no face is found then, `dfi fill` is told where it is, as with --box. Writes OUTPUT.json and
@@ -52,7 +52,7 @@ def main() -> None:
     faces = (
         gallery.of_folder(options.folder, canonical)
         if options.folder
-        else gallery.of_lfw(options.lfw)
+        else gallery.of_lfw()
         if options.lfw
         else gallery.of_package()
     )
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("photos", type=Path, nargs="+")
     parser.add_argument("--output", type=Path, required=True, help="without a suffix")
     parser.add_argument("--from", type=Path, dest="folder", metavar="DIR")
-    parser.add_argument("--lfw", type=Path)
+    parser.add_argument("--lfw", action="store_true")
     parser.add_argument("--store")
     parser.add_argument("--rows", type=int, default=5, help="photos in the picture")
     parser.add_argument("--cell", type=int, default=240, help="pixels to a side of each in it")

@@ -1,4 +1,4 @@
-"""LFW's faces on disk, one by one: what `dfi setup` keeps of them, so that neighbours of a photo can be looked up.
+"""LFW's faces on disk, one by one: what `dfi setup` keeps of them, to look up a photo's neighbours and to fill from.
 
 HOME/stores/faces.safetensors    "jpeg": all photos' bytes, one after the other, uint8; "ends": where each ends, int64;
                           "values": their attributes, (photos, attributes) float16; the attributes' names in the
@@ -39,7 +39,7 @@ class Faces:
         except FileNotFoundError:
             raise DFIError(
                 ErrorCode.NO_STORE,
-                f"Neighbours are looked for among LFW's faces, which are not there ({self._path}): "
+                f"LFW's faces are asked for, which are not there ({self._path}): "
                 "run 'dfi setup', or 'dfi setup --faces-only', which is a matter of a minute.",
             ) from None
         except (OSError, safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:

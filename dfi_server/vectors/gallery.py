@@ -17,14 +17,13 @@ import safetensors.numpy
 
 from dfi_server import paths
 from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.face import layout
 from dfi_server.face.find import align, find_largest
 from dfi_server.face.frame import Frame, seen
 from dfi_server.photo import colour, disk
 from dfi_server.photo.pixels import to_unit
 from dfi_server.photo.whole import write_whole
-from dfi_server.vectors import lfw
 from dfi_server.vectors.examples import photos_below
+from dfi_server.vectors.faces import Faces
 
 SMALL = 64
 """Pixels to a side of the small frames that faces are compared in."""
@@ -87,19 +86,14 @@ def _damaged(folder: Path, how: str) -> DFIError:
     )
 
 
-def of_lfw(archive: Path, progress: Progress = lambda done, total: None) -> Gallery:
-    """All photos of lfw-deepfunneled.tgz, which are aligned. Raises DFIError(BAD_DATA)."""
-    jpegs, small = [], []
-    for _, jpeg in lfw.read_photos(archive):
-        photo = lfw.decode(jpeg)
-        if photo is not None:
-            jpegs.append(jpeg)
-            small.append(layout.to_frame(photo, SMALL))
-        progress(len(jpegs), None)
-    return Gallery(
-        np.array(small, np.uint8).reshape(-1, SMALL, SMALL, 3),
-        lambda number, size: to_unit(layout.to_frame(np.asarray(lfw.decode(jpegs[number])), size)),
-    )
+def of_lfw(progress: Progress = lambda done, total: None) -> Gallery:
+    """LFW's photos, which are aligned, as `dfi setup` keeps them. Raises DFIError(NO_STORE | BAD_STORE)."""
+    faces = Faces()
+    small = np.empty((len(faces), SMALL, SMALL, 3), np.uint8)
+    for number in range(len(faces)):
+        small[number] = faces.frame(number, SMALL)
+        progress(number + 1, len(faces))
+    return Gallery(small, lambda number, size: to_unit(faces.frame(number, size)))
 
 
 def of_folder(folder: Path, canonical: np.ndarray, progress: Progress = lambda done, total: None) -> Gallery:

@@ -98,8 +98,8 @@ def test_what_makes_no_sense_is_one_sentence(folder: Path, capsys: pytest.Captur
         (["photo.png", "absent.png", "out.png"], "no image at absent.png"),
         (["photo.png", "mask.png", "out.png", "--from", "absent"], "no folder absent"),
         (["photo.png", "mask.png", "out.png", "--from", "empty"], "No photos were found in empty"),
-        (["photo.png", "mask.png", "out.png", "--from", "empty", "--lfw", "lfw.tgz"], "exclude each other"),
-        (["photo.png", "mask.png", "out.png", "--lfw", "lfw.tgz"], "lfw.tgz is missing"),
+        (["photo.png", "mask.png", "out.png", "--from", "empty", "--lfw"], "exclude each other"),
+        (["photo.png", "mask.png", "out.png", "--lfw"], "dfi setup --faces-only"),
         (["photo.png", "mask.png", "nowhere/out.png"], "no folder nowhere"),
     ):
         assert words in fails(capsys, *arguments)

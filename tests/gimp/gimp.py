@@ -27,6 +27,7 @@ from dfi_server.gimp.files import EDITOR_SIDE
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 SHORTCUT = "ctrl+alt+d"
+FILL_SHORTCUT = "ctrl+alt+f"
 T = TypeVar("T")
 
 

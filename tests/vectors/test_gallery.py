@@ -12,7 +12,7 @@ from support.tiny import write_tiny_lfw
 
 from dfi_server import paths
 from dfi_server.errors import ErrorCode
-from dfi_server.vectors import gallery
+from dfi_server.vectors import faces, gallery
 from dfi_server.vectors.store import open_store
 
 FACES = Path(__file__).parents[1] / "support" / "faces"
@@ -96,14 +96,16 @@ def test_too_few_faces_are_refused_with_their_number(folder: Path) -> None:
     assert str(gallery.LEAST_FACES) in sentence
 
 
-def test_lfw_is_read_from_its_archive(tmp_path: Path) -> None:
-    archive, _ = write_tiny_lfw(tmp_path, faces=24)
-    found = gallery.of_lfw(archive)
-    found.check("archive")
+def test_lfw_s_faces_are_those_that_setup_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DFI_HOME", str(tmp_path / "home"))
+    assert "--faces-only" in refusal(gallery.of_lfw, ErrorCode.NO_STORE)
+    faces.write(*write_tiny_lfw(tmp_path, faces=24))
+    seen: list[tuple[int, int | None]] = []
+    found = gallery.of_lfw(lambda done, total: seen.append((done, total)))
     assert found.small.shape == (24, gallery.SMALL, gallery.SMALL, 3)
-    assert found.frame(3, 200).shape == (200, 200, 3)
-    archive.write_bytes(archive.read_bytes()[:5000])
-    assert "damaged" in refusal(lambda: gallery.of_lfw(archive), ErrorCode.BAD_DATA)
+    assert seen[-1] == (24, 24)
+    frame = found.frame(3, gallery.SMALL)
+    np.testing.assert_allclose(255 * frame, found.small[3], atol=0.01)
 
 
 def test_a_package_without_its_faces_says_what_helps(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dfi_server import paths
 from dfi_server.commands import arguments, console
 from dfi_server.errors import DFIError, ErrorCode
 
@@ -28,7 +29,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("mask", type=Path, metavar="MASK", help="white where PHOTO is to be filled, as large as it is")
     parser.add_argument("output", type=Path, metavar="OUT", help="where the filled photo goes")
     parser.add_argument("--from", type=Path, dest="folder", metavar="DIR", help="a folder with photos of faces")
-    parser.add_argument("--lfw", type=Path, metavar="FILE.tgz", help="lfw-deepfunneled.tgz, instead of a folder")
+    parser.add_argument(
+        "--lfw", action="store_true", help="LFW's faces, as 'dfi setup' keeps them, instead of a folder"
+    )
     parser.add_argument(
         "--box", type=arguments.box, metavar="X,Y,W,H", help="where the face is, if it is not found: hairline to throat"
     )
@@ -129,8 +132,8 @@ def _gallery(options: argparse.Namespace, filler: "Filler") -> "Gallery":
             console.advance(bar, done, total)
 
         if options.lfw:
-            photos = gallery.of_lfw(options.lfw, progress)
-            photos.check(str(options.lfw))
+            photos = gallery.of_lfw(progress)
+            photos.check(str(paths.faces()))
             return photos
         found = gallery.of_folder(options.folder, filler.store.canonical_landmarks, progress)
     console.warn_of_unusable(found.unreadable, found.faceless)
