@@ -55,7 +55,7 @@ def _keep_faces(archive: Path, table: Path) -> None:
 
     with tqdm(desc="keeping faces", unit="photo", disable=None) as bar:
         file = faces.write(archive, table, progress=lambda done, expected: console.advance(bar, done, expected))
-    print(f"{file}: LFW's faces, for --neighbours.")
+    print(f"{file}: LFW's faces, for --neighbours and 'dfi fill --lfw'.")
 
 
 def _build(options: argparse.Namespace, engine: "Accumulate | None") -> None:
