@@ -24,6 +24,7 @@ REQUESTS: dict[str, dict[str, object]] = {
     **{kind: {} for kind in ("hello", "status", "attributes", "heartbeat", "cancel")},
     "faces": PHOTO,
     "edit": EDIT,
+    "fill": PHOTO | {"iterations": 1},
 }
 OTHER_FIELDS = ("store", "path", "file", "url", "device", "endpoint", "keys", "output")
 ENDLESS = ("/dev/zero", "/proc/self/mem")  # nothing watches these, but who opens them does not answer as usual
@@ -77,8 +78,9 @@ def requests_with(path: str) -> Iterator[dict[str, object]]:
 
 def ask(client: Raw, request: dict[str, object], path: str) -> Message:
     """The last answer to it; where it takes a photo, that begins with the path."""
-    photo = [path.encode().ljust(192, b"\0")] if request["type"] in ("faces", "edit") else []
-    client.socket.send_multipart([json.dumps(request).encode(), *photo])
+    photo = [path.encode().ljust(192, b"\0")] if request["type"] in ("faces", "edit", "fill") else []
+    mask = [bytes(64)] if request["type"] == "fill" else []
+    client.socket.send_multipart([json.dumps(request).encode(), *photo, *mask])
     return client.final()
 
 
