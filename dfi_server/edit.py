@@ -40,7 +40,8 @@ _FINE = {
 }  # times alpha, what portraits' vectors are good at
 _FROM_THE_PHOTO = ("eyeglasses",)  # on top of a coarse pair, a fine one would be a second pair
 _EYES = (90, 250), (36, 364)  # rows and columns of the large frame: all that is in _FINE is there, and nothing else
-_EYES_FADE = 20  # its pixels over which that ends
+_FACE = (10, 350), (30, 370)  # the same without neck and background, in which a few portraits agree in nothing
+_FADE = 20  # its pixels over which these end
 _ALIKE = 0.9  # cosine between two settings, above which the solution of one is a start for the other
 
 log = logging.getLogger(__name__)
@@ -252,8 +253,12 @@ class Editor:
         if moved and _is_large(frame) and load_portraits():
             coarse |= {name: SOLVED.get(name, 0.0) * coarse[name] for name in EXPRESSIONS if name in coarse}
         fine = {name: gain * coarse[name] for name, gain in _FINE.items() if coarse.get(name, 0.0) > 0}
-        detailer = self._detailer if fine and _is_large(frame) else None  # loaded when it is needed
-        fine = fine if detailer else {}
+        own = coarse.keys() & set(self.store.own_attributes)
+        detailer = self._detailer if (fine or own) and _is_large(frame) else None  # loaded when it is needed
+        if detailer:
+            fine |= {name: coarse[name] for name in own & set(detailer.store.own_attributes)}
+        else:
+            fine = {}
         coarse = {name: alpha for name, alpha in coarse.items() if name not in fine or name not in _FROM_THE_PHOTO}
         shares = {self: coarse, detailer: fine}
         return {stage: share for stage, share in shares.items() if stage and any(share.values())}
@@ -290,7 +295,7 @@ class Editor:
             self.network,
             image(layers.photo),
             shift,
-            kept=self._kept(expression),
+            kept=self._kept(expression, alphas),
             towards=None if towards is None else image(towards),
             **how,
         )
@@ -315,8 +320,8 @@ class Editor:
     def _neighbours(self) -> Neighbours:
         return Neighbours(self.store, self.network, self.device)
 
-    def _kept(self, expression: Expression | None) -> Tensor | None:
-        """What of this solver's frame must stay: what an expression has moved; for the detailer all but the eyes."""
+    def _kept(self, expression: Expression | None, alphas: Mapping[str, float]) -> Tensor | None:
+        """What of this solver's frame must stay: what an expression moved; for the detailer all but eyes or face."""
         size = self.store.info.frame_size
         kept = None
         if expression:
@@ -326,11 +331,11 @@ class Editor:
             return kept
         pixels = np.arange(size)
         down, across = (
-            np.clip(np.minimum(pixels - low, high - pixels) / _EYES_FADE, 0, 1).astype(np.float32)
-            for low, high in _EYES
+            np.clip(np.minimum(pixels - low, high - pixels) / _FADE, 0, 1).astype(np.float32)
+            for low, high in (_FACE if alphas.keys() - _FINE.keys() else _EYES)
         )
-        eyes = torch.from_numpy(np.outer(down, across))[None, None].to(self.device)
-        return 1 - eyes if kept is None else 1 - eyes * (1 - kept)
+        free = torch.from_numpy(np.outer(down, across))[None, None].to(self.device)
+        return 1 - free if kept is None else 1 - free * (1 - kept)
 
     def faces(self, photo: Pixels, box: Box | None = None) -> list[Face]:
         """The faces of a photo, or those in a box of it, as `edit` numbers them. Raises DFIError as `edit` does."""

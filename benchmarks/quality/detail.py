@@ -25,13 +25,13 @@ from dfi_server.edit import Editor
 from dfi_server.face.find import align, find_largest
 from dfi_server.face.frame import Frame, seen
 from dfi_server.face.landmarks import find_landmarks
-from dfi_server.face.layout import DETAIL_FRAME_SIZE
+from dfi_server.face.layout import DETAIL_FRAME_SIZE, SHARP_SPAN
 from dfi_server.face.lips import openness
 from dfi_server.face.portraits import load_portraits
 from dfi_server.photo import disk
 from dfi_server.photo.pixels import Photo, Pixels, brightness, composite
 from dfi_server.vectors.pictures import CHOSEN
-from dfi_server.vectors.portraits import LEAST_SPAN, is_held_out, read_portraits
+from dfi_server.vectors.portraits import is_held_out, read_portraits
 
 OCTAVES = ((0.06, 0.12), (0.12, 0.25))  # cycles per pixel
 MOUTH = (slice(250, 330), slice(140, 260))
@@ -83,7 +83,7 @@ def people(archive: Path, count: int, with_real: bool = True) -> tuple[list[Pers
             continue
         found = find_largest(photo, canonical)
         frame = align(found[0].landmarks, canonical).of_size(DETAIL_FRAME_SIZE) if found else None
-        if frame is None or frame.scale * frame.size < LEAST_SPAN or found[0].score < 1:
+        if frame is None or frame.scale * frame.size < SHARP_SPAN or found[0].score < 1:
             continue
         person = Person(name, photo, frame)
         if glasses:

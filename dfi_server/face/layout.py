@@ -21,6 +21,9 @@ PREVIEW_FRAME_SIZE = 112
 DETAIL_FRAME_SIZE = 400
 """Those of the frame in which landmarks move and fine things are painted, on faces that have as many pixels."""
 
+SHARP_SPAN = 330
+"""Photo pixels across the smallest frame that counts as sharp at DETAIL_FRAME_SIZE."""
+
 
 def to_frame(photo: np.ndarray, size: int = FRAME_SIZE, frame_box: tuple[int, int, int, int] = FRAME_BOX) -> np.ndarray:
     """Cut the face frame out of a photo in LFW's layout, of any size: (size, size, 3) uint8."""

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from dfi_server.solver import reconstruct, vgg
 from dfi_server.vectors import lfw
 from dfi_server.vectors.store import Store, StoreInfo, write_store
 
+Row = TypeVar("Row")
 Method = Literal["ridge", "mean"]
 RIDGE = 20.0
 """k of the ridge, in photos: columns are standardised, so A'A's diagonal is the number of photos."""
@@ -300,9 +301,9 @@ def _batch_like(features: Tensor) -> Tensor:
     return torch.empty(shape, device=features.device, memory_format=torch.channels_last)
 
 
-def batches(rows: Iterator[FaceRow], size: int) -> Iterator[list[FaceRow]]:
+def batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
     """The rows in lists of `size`; the last may be shorter."""
-    batch: list[FaceRow] = []
+    batch: list[Row] = []
     for row in rows:
         batch.append(row)
         if len(batch) == size:
@@ -312,12 +313,12 @@ def batches(rows: Iterator[FaceRow], size: int) -> Iterator[list[FaceRow]]:
         yield batch
 
 
-def prefetch(drawn: Iterator[list[FaceRow]]) -> Iterator[list[FaceRow]]:
+def prefetch(drawn: Iterator[list[Row]]) -> Iterator[list[Row]]:
     """Draw in a thread, two ahead; an exception there is raised here."""
-    ready: queue.Queue[list[FaceRow] | BaseException | None] = queue.Queue(maxsize=2)
+    ready: queue.Queue[list[Row] | BaseException | None] = queue.Queue(maxsize=2)
     stopped = threading.Event()
 
-    def put(item: list[FaceRow] | BaseException | None) -> None:
+    def put(item: list[Row] | BaseException | None) -> None:
         while not stopped.is_set():
             try:
                 return ready.put(item, timeout=0.2)

@@ -18,9 +18,11 @@ from torch import Tensor
 
 from dfi_server import paths
 from dfi_server.errors import DFIError, ErrorCode
+from dfi_server.face import layout
 from dfi_server.face.find import align, find_largest
-from dfi_server.face.frame import seen, soften
+from dfi_server.face.frame import Frame, seen, soften
 from dfi_server.photo import colour, disk
+from dfi_server.photo.pixels import Pixels
 from dfi_server.solver import vgg
 from dfi_server.vectors import build, own
 from dfi_server.vectors.examples import Examples
@@ -46,6 +48,7 @@ class Learnt:
 
     `subject`: the store's attribute in which the sets differ so much that it must be what is meant, if there is one.
     `others`: those in which they differ as well, the largest difference first. `held`: whether these were held still.
+    `fine`: whether enough photos were sharp enough for the frame of layout.DETAIL_FRAME_SIZE as well.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Learnt:
     subject: Mapping[str, float]
     others: Mapping[str, float]
     held: bool
+    fine: bool
 
 
 @dataclass(frozen=True)
@@ -108,78 +112,111 @@ def learn(
     with own.alone():
         names = {column: check_name(name, store, replace=replace) for column, name in names.items()}
         place = vgg.choose_device(device)
-        stages = [_Stage(each, examples.columns, place) for each in (store, open_store(paths.PREVIEW))]
+        readout = Readout(store, place)
+        columns = (*examples.columns, *map(_SEEN.format, readout.names))
+        main, preview = (_Stage(each, columns, place) for each in (store, open_store(paths.PREVIEW)))
+        detail = _detail_stage(columns, place)
         above = examples.values > examples.values.mean(axis=0)
         _check_counts(names, examples, above, "photos")
         unreadable: list[DFIError] = []
         faceless: list[Path] = []
         used: list[int] = []
+        sharp: list[int] = []
 
-        def rows() -> Iterator[build.FaceRow]:
+        def faces() -> Iterator[_Face]:
             for number, photo in enumerate(examples.photos):
                 try:
-                    frame = face_frame(photo, store.canonical_landmarks)
+                    face = _face(number, photo, store.canonical_landmarks)
                 except DFIError as error:
                     unreadable.append(error)
                 else:
-                    if frame is None:
+                    if face is None:
                         faceless.append(photo)
                     else:
-                        used.append(number)
-                        yield build.FaceRow(str(photo), frame, examples.values[number])
+                        yield face
                 progress(number + 1, len(examples.photos))
 
-        for batch in build.prefetch(build.batches(rows(), build.BATCH)):
-            frames = torch.from_numpy(np.stack([row.frame for row in batch])).to(place).permute(0, 3, 1, 2) / 255
-            values = torch.from_numpy(np.stack([row.values for row in batch]))
-            for stage in stages:
-                stage.add(values, frames)
+        for batch in build.prefetch(build.batches(faces(), build.BATCH)):
+            used += [face.number for face in batch]
+            frames = _stack([face.frame for face in batch], place)
+            features = main.features(frames)
+            labels = torch.from_numpy(examples.values[[face.number for face in batch]])
+            values = torch.cat([labels, readout(features)], dim=1)
+            main.sums.add(values, features)
+            preview.sums.add(values, preview.features(frames))
+            fine = [i for i, face in enumerate(batch) if face.sharp is not None]
+            if detail and fine:
+                sharp += [batch[i].number for i in fine]
+                portraits = _stack([face.sharp for face in batch if face.sharp is not None], place)
+                detail.sums.add(values[fine], detail.features(portraits))
         _check_counts(names, examples, above[used], "faces")
-        made = [
-            _solve(stages, column, name, above[used, examples.columns.index(column)], method)
-            for column, name in names.items()
-        ]
+        made = []
+        for column, name in names.items():
+            shown, shown_sharp = (above[numbers, examples.columns.index(column)] for numbers in (used, sharp))
+            stages = {main: shown, preview: shown}
+            if detail and min(_counts(shown_sharp)) >= LEAST_FACES:
+                stages[detail] = shown_sharp
+            made.append(_solve(stages, readout, column, name, method))
         for learnt, vectors in made:
             own.write(learnt.name, vectors)
     return Report(tuple(learnt for learnt, _ in made), tuple(unreadable), tuple(faceless))
 
 
-def face_frame(photo: Path, canonical: np.ndarray) -> np.ndarray | None:
-    """The frame of the largest face, (FRAME_SIZE, FRAME_SIZE, 3) uint8; None without one. Raises DFIError."""
+@dataclass(frozen=True)
+class _Face:
+    """The largest face of a photo, by the photo's number.
+
+    Its frame of FRAME_SIZE, and where the photo is sharp enough that of DETAIL_FRAME_SIZE, (size, size, 3) uint8.
+    """
+
+    number: int
+    frame: np.ndarray
+    sharp: np.ndarray | None
+
+
+def _face(number: int, photo: Path, canonical: np.ndarray) -> _Face | None:
+    """None without one. Raises DFIError."""
     pixels = colour.to_srgb(disk.read(photo))
     found = find_largest(pixels, canonical)
     if not found:
         return None
-    return np.asarray(np.rint(255 * seen(pixels, align(found[0].landmarks, canonical))), dtype=np.uint8)
+    frame = align(found[0].landmarks, canonical)
+    is_sharp = frame.scale * frame.size >= layout.SHARP_SPAN
+    large = frame.of_size(layout.DETAIL_FRAME_SIZE)
+    return _Face(number, _seen(pixels, frame), _seen(pixels, large) if is_sharp else None)
+
+
+def _seen(pixels: Pixels, frame: Frame) -> np.ndarray:
+    return np.asarray(np.rint(255 * seen(pixels, frame)), dtype=np.uint8)
+
+
+def _stack(frames: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """(N, 3, size, size) in [0, 1]."""
+    return torch.from_numpy(np.stack(frames)).to(device).permute(0, 3, 1, 2) / 255
 
 
 class _Stage:
     """One network with a store's vectors for one size of frame, and the sums of what it saw."""
 
-    def __init__(self, store: Store, columns: Sequence[str], device: torch.device) -> None:
+    def __init__(self, store: Store, columns: tuple[str, ...], device: torch.device) -> None:
         self.store = store
         self._network = vgg.load(store.weights(), device)
-        self._readout = Readout(store, device)
-        self.cosines = self._readout.cosines
-        names = self._readout.names
-        self.sums = build.Sums((*columns, *map(_SEEN.format, names)), "ridge", device)
+        self.sums = build.Sums(columns, "ridge", device)
 
     @torch.inference_mode()
-    def add(self, values: Tensor, frames: Tensor) -> None:
-        """Take in photos: `values` (N, columns) and frames (N, 3, FRAME_SIZE, FRAME_SIZE) in [0, 1]."""
+    def features(self, frames: Tensor) -> list[Tensor]:
+        """Of frames (N, 3, size, size) in [0, 1], as an edit sees them; one (N, C, H, W) tensor per layer."""
         size = self.store.info.frame_size
-        parts = [
-            self._network(soften(F.interpolate(each, size=size, mode="area"))) for each in torch.split(frames, _FORWARD)
-        ]
-        features = [torch.cat(layer).float() for layer in zip(*parts, strict=True)]
-        self.sums.add(torch.cat([values, self._readout(features)], dim=1), features)
+        images = F.interpolate(frames, size=size, mode="area")
+        images = images if size == layout.DETAIL_FRAME_SIZE else soften(images)
+        parts = [self._network(each) for each in torch.split(images, _FORWARD)]
+        return [torch.cat(layer).float() for layer in zip(*parts, strict=True)]
 
-    def differences(self, column: str, share: float) -> dict[str, float]:
-        """By how many standard deviations photos with and without differ in each attribute of the store (Cohen's d).
+    def differences(self, column: str, names: Sequence[str], share: float) -> dict[str, float]:
+        """By how many standard deviations photos with and without differ in each of `names` (Cohen's d).
 
         `share`: of the photos with. d from the correlation r with the column: r / sqrt(share (1 - share) (1 - r²)).
         """
-        names = self.store.info.attributes
         gram = self.sums.gram / self.sums.photos
         covariance = gram - gram[:1].T @ gram[:1]
         chosen = [1 + self.sums.names.index(_SEEN.format(name)) for name in names]
@@ -195,14 +232,25 @@ class _Stage:
         return relu3_1, relu4_1, relu5_1
 
 
+def _detail_stage(columns: tuple[str, ...], device: torch.device) -> _Stage | None:
+    """For photos of many pixels; None where its files are missing or damaged, of which edits warn."""
+    try:
+        return _Stage(open_store(paths.DETAIL), columns, device)
+    except DFIError:
+        return None
+
+
 def _solve(
-    stages: Sequence[_Stage], column: str, name: str, shown: np.ndarray, method: build.Method
+    stages: Mapping[_Stage, np.ndarray], readout: Readout, column: str, name: str, method: build.Method
 ) -> tuple[Learnt, list[tuple[own.Made, vgg.Features]]]:
-    """An attribute's vectors for all stages; the first says what is held still. `shown`: which photos have it."""
-    main = stages[0]
-    counts = int(shown.sum()), int((~shown).sum())
-    differences = main.differences(column, counts[0] / sum(counts))
-    subject, others = _subject_and_others(differences, main, counts)
+    """An attribute's vectors for all stages; the first says what is held still.
+
+    `stages`: for each, which of the photos that it saw have the attribute.
+    """
+    main, shown = next(iter(stages.items()))
+    counts = _counts(shown)
+    differences = main.differences(column, readout.names, counts[0] / sum(counts))
+    subject, others = _subject_and_others(differences, readout, counts)
     held = [_SEEN.format(other) for other in others]
     held += [other for other in main.sums.names if not other.startswith(_SEEN.format("")) and other != column]
     if method == "mean":
@@ -214,28 +262,34 @@ def _solve(
                 frame_size=stage.store.info.frame_size,
                 store=stage.store.name,
                 method=build.describe(method),
-                photos_with=counts[0],
-                photos_without=counts[1],
+                photos_with=_counts(seen_by)[0],
+                photos_without=_counts(seen_by)[1],
                 held=tuple(held),
                 built=datetime.date.today().isoformat(),
             ),
             stage.vector(column, held),
         )
-        for stage in stages
+        for stage, seen_by in stages.items()
     ]
-    return Learnt(name, *counts, subject, others, method == "ridge"), vectors
+    fine = any(made.frame_size == layout.DETAIL_FRAME_SIZE for made, _ in vectors)
+    return Learnt(name, *counts, subject, others, method == "ridge", fine), vectors
+
+
+def _counts(shown: np.ndarray) -> tuple[int, int]:
+    """Photos with the attribute, and without."""
+    return int(shown.sum()), int((~shown).sum())
 
 
 def _subject_and_others(
-    differences: Mapping[str, float], stage: _Stage, counts: tuple[int, int]
+    differences: Mapping[str, float], readout: Readout, counts: tuple[int, int]
 ) -> tuple[dict[str, float], dict[str, float]]:
     names = sorted(differences, key=lambda name: -abs(differences[name]))
     least = max(_NOTABLE, _SURE * math.sqrt(1 / counts[0] + 1 / counts[1]))
     subject = {name: differences[name] for name in names[:1] if abs(differences[name]) > _SUBJECT}
-    index = stage.store.info.attributes.index
+    index = readout.names.index
 
     def belongs(name: str) -> bool:
-        cosines = (float(stage.cosines[index(name), index(each)]) for each in subject)
+        cosines = (float(readout.cosines[index(name), index(each)]) for each in subject)
         return any(name in {each, *build.parts(each)} for each in subject) or any(abs(c) > _RELATED for c in cosines)
 
     return subject, {name: differences[name] for name in names if abs(differences[name]) > least and not belongs(name)}
@@ -245,7 +299,7 @@ def _check_counts(names: Mapping[str, str], examples: Examples, above: np.ndarra
     """Raise DFIError(BAD_DATA) unless there are enough photos, or faces, with each attribute and without."""
     for column, name in names.items():
         shown = above[:, examples.columns.index(column)]
-        counts = int(shown.sum()), int((~shown).sum())
+        counts = _counts(shown)
         if min(counts) < LEAST_FACES:
             raise DFIError(
                 ErrorCode.BAD_DATA,

@@ -42,8 +42,6 @@ ATTRIBUTES = ("eyeglasses", "sunglasses", "bushy_eyebrows")
 """What portraits' vectors paint better than LFW's do; of the others they know too little (docs/full-resolution.md)."""
 
 RANK, ITERATIONS = 48, 25
-LEAST_SPAN = 330
-"""Photo pixels across the smallest frame that counts as sharp at layout.DETAIL_FRAME_SIZE."""
 
 _LEAST_SCORE = 0.8  # of the detector: the rest are turned or half hidden
 _SHOWN = "sfhq/sample_2x4_"  # the people of docs/, who must not be what they are shown with
@@ -86,7 +84,7 @@ def sharp_frames(archive: Path, canonical: np.ndarray, progress: Callable[[int],
         found = [] if is_held_out(name) else find_largest(photo, canonical)
         if found and found[0].score > _LEAST_SCORE:
             frame = align(found[0].landmarks, canonical)
-            if frame.scale * frame.size > LEAST_SPAN:
+            if frame.scale * frame.size > layout.SHARP_SPAN:
                 sharp = seen(photo, frame.of_size(layout.DETAIL_FRAME_SIZE))
                 aligned.append(Aligned(name, np.rint(255 * sharp).astype(np.uint8)))
     return aligned

@@ -15,6 +15,7 @@ from dfi_server import paths
 from dfi_server.commands import cli
 from dfi_server.edit import Editor
 from dfi_server.errors import ErrorCode
+from dfi_server.face import layout
 from dfi_server.photo.pixels import composite
 from dfi_server.service.worker_process import Command, commands
 from dfi_server.vectors import examples, own
@@ -109,6 +110,45 @@ def test_it_is_listed_and_does_what_the_photos_show(
         return float((edited[..., 0] - edited[..., 1:].mean(axis=2)).mean())
 
     assert red(-0.3) < red(0.0001) - 3 < red(0.3) - 6
+
+
+def lined(face: np.ndarray) -> np.ndarray:
+    """With lines that are finer than LFW's photos could show."""
+    lines = 14 * np.sign(np.sin(2 * np.pi * np.arange(len(face)) / 6))
+    return np.clip(face + lines[:, None, None], 0, 255).astype(np.uint8)
+
+
+@pytest.mark.slow
+def test_what_is_fine_is_learnt_from_sharp_photos(empty: Path, tmp_path: Path, closed: np.ndarray) -> None:
+    for side, change in (("with", lined), ("without", np.asarray)):
+        (tmp_path / side).mkdir()
+        for number in range(20):
+            path = FACES / ("closed.jpg" if number % 2 else "smiling.jpg")
+            with Image.open(path) as picture:
+                face = np.asarray(picture.convert("RGB").resize((450, 450)))
+            Image.fromarray(change(np.clip(face * (0.7 + 0.03 * number), 0, 255).astype(np.uint8))).save(
+                tmp_path / side / f"{number}.png"
+            )
+    assert cli.main(["learn", "Lined", *sides(tmp_path)]) == 0
+    assert open_store(paths.DETAIL).own_attributes == ("lined",)
+    editor = Editor("starter")
+    photo = np.asarray(Image.fromarray(closed).resize((450, 450)))
+    (face,) = editor.edit(photo, {"lined": 0.3}).faces
+    assert [solve.frame.size for solve in face.solves] == [layout.FRAME_SIZE, layout.DETAIL_FRAME_SIZE]
+    x, y, width, height = editor.faces(photo)[0].box
+    cheeks = np.s_[y + height // 2 : y + 2 * height // 3, x + width // 4 : x + 3 * width // 4]
+
+    def fine(alpha: float) -> float:
+        edited = composite(photo, editor.edit(photo, {"lined": alpha}).patch)[cheeks].astype(float)
+        return float(np.abs(edited[6:-6] - (edited[3:-9] + edited[9:-3]) / 2).mean())  # half a period away
+
+    assert fine(0.3) > 1.3 * fine(0.0001)
+
+
+@pytest.mark.slow
+def test_photos_of_few_pixels_teach_nothing_fine(home: Path) -> None:
+    assert NAME in open_store().own_attributes
+    assert open_store(paths.DETAIL).own_attributes == ()
 
 
 @pytest.mark.slow

@@ -62,9 +62,10 @@ def run(options: argparse.Namespace) -> None:
     console.warn_of_unusable(report.unreadable, report.faceless)
     for learnt in report.learnt:
         console.warn(_differences(learnt))
+        fine = ", and what is fine of it from those that are sharp" if learnt.fine else ""
         print(
-            f"{learnt.name}: learnt from {learnt.photos_with} faces with it and {learnt.photos_without} without, for "
-            f"the store {store.name}. Try it: dfi edit photo.jpg out.png --set {learnt.name}=0.4"
+            f"{learnt.name}: learnt from {learnt.photos_with} faces with it and {learnt.photos_without} without{fine}, "
+            f"for the store {store.name}. Try it: dfi edit photo.jpg out.png --set {learnt.name}=0.4"
         )
 
 
