@@ -8,7 +8,7 @@ is told at the next. People held out (lfw.is_held_out) are not trained on: with 
 solver.
 
 FOLDER holds the training's state, from which the same command goes on; predictor.safetensors, a running average of the
-weights, of half precision (--start begins from such a file); and curve.jsonl. There a line of a start has the solver's
+weights, of half precision (--start begins from such a file); and curve.jsonl. Its first line has the solver's
 mean objective after 0, 1, ... iterations relative to the photo's, the others have the predictor's after 1, 2, ...
 passes: `train`, of what was trained on since the line before, and `held_out`.
 """
@@ -18,6 +18,7 @@ import copy
 import itertools
 import json
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ from dfi_server.solver.predictor import Predictor, load
 from dfi_server.vectors import lfw, portraits
 from dfi_server.vectors.store import Store, open_store
 
-PASSES = 3
+PASSES = 2
 BATCH = 4
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-4
@@ -139,23 +140,25 @@ class Measure:
             Edits(network, vectors, images[[i for i, _ in some]], [{name: MEASURED_ALPHA} for _, name in some])
             for some in (pairs[start : start + BATCH] for start in range(0, len(pairs), BATCH))
         ]
+        self._network, self._vectors, self._images, self._pairs = network, vectors, images, pairs
+
+    def solver(self) -> np.ndarray:
+        """The solver's mean objective after 0, 1, ... iterations, relative to the photo's."""
+        iterations = 2 * self._vectors.store.info.iterations
         curves = []
-        for i, name in tqdm(pairs, desc="solver", disable=None):
+        for i, name in tqdm(self._pairs, desc="solver", disable=None):
             state = reconstruct.reconstruct(
-                network,
-                images[i : i + 1],
-                lambda phi, name=name: vectors.shift({name: MEASURED_ALPHA}, phi),  # type: ignore[misc]
-                iterations=2 * vectors.store.info.iterations,
+                self._network,
+                self._images[i : i + 1],
+                lambda phi, name=name: self._vectors.shift({name: MEASURED_ALPHA}, phi),  # type: ignore[misc]
+                iterations=iterations,
             )
             trace = np.array([sum(losses.layers) + losses.variation for losses in state.losses])
-            curves.append(np.pad(trace, (0, 2 * vectors.store.info.iterations + 1 - len(trace)), "edge") / trace[0])
-        self.solver = np.mean(curves, axis=0)
+            curves.append(np.pad(trace, (0, iterations + 1 - len(trace)), "edge") / trace[0])
+        return np.asarray(np.mean(curves, axis=0))
 
     def __call__(self, predictor: Predictor) -> dict[str, object]:
-        """After each pass the mean objective relative to the photo's, and how many iterations the solver takes for it.
-
-        After the last one also the largest, and the means by attribute.
-        """
+        """After each pass the mean objective relative to the photo's, and the largest; the last means by attribute."""
         passes = []
         for edits in self._edits:
             point, figures = edits.start, []
@@ -166,11 +169,9 @@ class Measure:
                 figures.append((point.loss / edits.start.loss).cpu())
             passes.append(torch.stack(figures))
         all_passes = torch.cat(passes, dim=1).numpy()  # (PASSES, faces x attributes)
-        means = all_passes.mean(axis=1)
         by_attribute = all_passes[-1].reshape(-1, len(MEASURED)).mean(axis=0)
         return {
-            "held_out": _rounded(means),
-            "iterations": _rounded(np.interp(-means, -self.solver, np.arange(len(self.solver)))),
+            "held_out": _rounded(all_passes.mean(axis=1)),
             "worst": _rounded(all_passes.max(axis=1)),
             "by_attribute": dict(zip(MEASURED, _rounded(by_attribute), strict=True)),
         }
@@ -203,7 +204,7 @@ class Training:
                 group["lr"] = self._rate * min(1.0, self.updates / _WARM_UP)
             self._optimiser.step()
             self._optimiser.zero_grad()
-            stays = min(AVERAGED, self.updates / (self.updates + 10))  # at first the average forgets faster
+            stays = min(AVERAGED, self.updates / (self.updates + 3))  # at first over the last third of all updates
             for average, parameter in zip(self.average.parameters(), self.predictor.parameters(), strict=True):
                 average.lerp_(parameter.detach(), 1 - stays)
             losses.append((point.loss / edits.start.loss).mean())
@@ -291,8 +292,10 @@ def train(options: argparse.Namespace) -> None:
         with (options.work / "curve.jsonl").open("a") as file:
             file.write(json.dumps(figures) + "\n")
 
-    log(solver=_rounded(measure.solver))
+    if training.rounds == 0:
+        log(solver=_rounded(measure.solver()))
     recent = []
+    began = time.monotonic()
     with tqdm(total=options.rounds, initial=training.rounds, unit="round", disable=None) as bar:
         while training.rounds < options.rounds:
             random = np.random.default_rng((options.seed, training.rounds))
@@ -304,7 +307,7 @@ def train(options: argparse.Namespace) -> None:
             bar.update()
             if training.rounds % _SAVE_EVERY == 0:
                 figures = measure(training.average) if training.rounds % _MEASURE_EVERY == 0 else {}
-                seconds = round(bar.format_dict["elapsed"])
+                seconds = round(time.monotonic() - began)
                 log(round=training.rounds, seconds=seconds, train=_rounded(np.mean(recent, axis=0)), **figures)
                 training.save(options.work)
                 recent.clear()
