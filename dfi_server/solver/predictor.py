@@ -109,8 +109,9 @@ def _unit(x: Tensor) -> Tensor:
     return x * (x[0].numel() ** 0.5 / _norm(x))
 
 
-def load(weights: Mapping[str, Tensor], device: torch.device) -> Predictor:
-    """The predictor from its file's tensors, in float32."""
-    predictor = Predictor([weights[f"seen.{layer}.weight"].shape[1] for layer in range(len(vgg.LAYERS))])
+def load(weights: Mapping[str, Tensor], device: torch.device, passes: int = 1, worth: int = 1) -> Predictor:
+    """The predictor from its file's tensors, in float32. Raises KeyError or RuntimeError where they are not one's."""
+    channels = [weights[f"seen.{layer}.weight"].shape[1] for layer in range(len(vgg.LAYERS))]
+    predictor = Predictor(channels, passes, worth)
     predictor.load_state_dict({key: tensor.float() for key, tensor in weights.items()})
     return predictor.requires_grad_(False).eval().to(device)
