@@ -8,6 +8,7 @@ from where the first led, corrects it (learnt optimisation: Andrychowicz et al.,
 A step is what the network says times the length of what is missing: where nothing is asked, nothing changes.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -106,7 +107,7 @@ def _norm(x: Tensor) -> Tensor:
 
 def _unit(x: Tensor) -> Tensor:
     """Scaled to a root mean square of 1, each of a batch by itself."""
-    return x * (x[0].numel() ** 0.5 / _norm(x))
+    return x * (math.sqrt(x[0].numel()) / _norm(x))
 
 
 def load(weights: Mapping[str, Tensor], device: torch.device, passes: int = 1, worth: int = 1) -> Predictor:
