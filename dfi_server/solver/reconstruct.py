@@ -203,11 +203,12 @@ def reconstruct(
 
     def advance(by: int, moved: bool = True) -> None:
         nonlocal count, last
-        trace.append(latest if moved else trace[-1])  # what was evaluated last is what was taken
-        count = min(count + by, iterations)
+        by = min(by, iterations - count)
+        trace.extend([latest if moved else trace[-1]] * by)  # what was evaluated last is what was taken
+        count += by
         last = state(count)
         callback(last)
-        losses.append(last.loss)
+        losses.extend([last.loss] * by)
 
     if predictor and not start:
         for _ in range(predictor.passes):
@@ -219,6 +220,6 @@ def reconstruct(
         advance(1, moved)
         if not moved:
             break  # no step decreases the loss any further in this precision
-        if len(losses) > _RECENT and losses[-1 - _RECENT] - last.loss < tolerance * (losses[0] - last.loss):
+        if count >= _RECENT and losses[-1 - _RECENT] - last.loss < tolerance * (losses[0] - last.loss):
             break
     return last

@@ -78,7 +78,7 @@ def test_a_step_that_helps_stands_for_several_iterations(network: vgg.VGGFeature
     assert losses(led) == sorted(losses(led), reverse=True)
     assert last.loss < whole.loss
     assert last.evaluations < whole.evaluations
-    assert len(last.losses) == 1 + len(led)
+    assert len(last.losses) == 1 + last.iteration
 
 
 def test_a_given_start_counts_more(network: vgg.VGGFeatures, photo: Tensor) -> None:
