@@ -80,6 +80,7 @@ class Editor:
         self.store = open_store(store)
         self.device = vgg.choose_device(device)
         self.network = vgg.load(self.store.weights(), self.device)
+        self._predictor = self.store.predictor(self.device)
         self._chooser = FaceChooser(self.store.canonical_landmarks)
 
     @property
@@ -295,6 +296,7 @@ class Editor:
             self.network,
             image(layers.photo),
             shift,
+            predictor=self._predictor,
             kept=self._kept(expression, alphas),
             towards=None if towards is None else image(towards),
             **how,

@@ -61,12 +61,24 @@ class LBFGS:
             length = min(max(parabola, 0.1 * length), 0.5 * length)
         else:
             return False
+        self._go(point, loss, gradient)
+        return True
+
+    def jump(self, point: Tensor) -> bool:
+        """Go on from `point`, however it was found, and learn the curvature on the way; False if it is no decrease."""
+        loss, gradient = self.objective(point)
+        self.evaluations += 1
+        if not loss < self.loss:
+            return False
+        self._go(point, loss, gradient)
+        return True
+
+    def _go(self, point: Tensor, loss: float, gradient: Tensor) -> None:
         s, y = point - self.point, gradient - self.gradient
         curvature = _dot(s, y).item()
         if curvature > 1e-10 * _dot(y, y).item():
             self.pairs = [*self.pairs[-(_HISTORY - 1) :], (s, y, 1 / curvature)]
         self.point, self.loss, self.gradient = point, loss, gradient
-        return True
 
     def _direction(self) -> Tensor:
         """Minus the inverse Hessian's estimate times the gradient: the two-loop recursion."""

@@ -20,6 +20,7 @@ from dfi_server.solver import vgg
 from dfi_server.solver.change import Change, Unknowns
 from dfi_server.solver.lbfgs import LBFGS, Pair
 from dfi_server.solver.place import Window, place_of
+from dfi_server.solver.predictor import Predictor
 
 TV_WEIGHT = 1e-3
 """lambda, for total variation as the mean over neighbouring pixels' squared differences, pixels in [0, 1]."""
@@ -126,6 +127,7 @@ def reconstruct(
     tolerance: float = 0.0,
     tv_weight: float = TV_WEIGHT,
     start: Solution | None = None,
+    predictor: Predictor | None = None,
     everywhere: bool = False,
     kept: Tensor | None = None,
     towards: Tensor | None = None,
@@ -135,6 +137,8 @@ def reconstruct(
 
     `image`: (1, 3, H, W) float32 in [0, 1] on the network's device; it is the photo x of the paper, and the start,
     unless `start` is given: the solution for a similar shift of the same image, as far as both are about the same part.
+    `predictor`: where there is no `start`, its passes take the place of the first iterations, each of predictor.worth
+    of them; the first pass that brings no decrease is taken back, and ends that.
     `tolerance`: the solve ends before `iterations` when the last _RECENT of them brought less than this part of the
     objective's whole decrease, so that an attribute that is quick to come costs no more than it needs.
     `everywhere`: the whole image may change, as in the paper, not only where the shift acts.
@@ -153,23 +157,38 @@ def reconstruct(
             place = place * (1 - kept)
         window = Window.around(place)
         photo = window.of_image(image)
-        distance = FeatureLoss(network(window.of_image(wanted)), window.of_features(change), whole=phi)
+        before = network(window.of_image(wanted))
+        distance = FeatureLoss(before, window.of_features(change), whole=phi)
         variation = TVLoss()
         outside = variation(image) - window.share * variation(photo)
     unknowns = Unknowns(window.of_image(place))
     latest = Losses((), 0.0)
+    seen = photo, before
 
     def objective(u: Tensor) -> tuple[float, Tensor]:
-        nonlocal latest
+        nonlocal latest, seen
         u = u.detach().requires_grad_(True)
         z = unknowns(u)(photo)
-        layers = distance.of_layers(network(z))
+        features = network(z)
+        layers = distance.of_layers(features)
         smooth = tv_weight * (outside + window.share * variation(z))
         loss = layers.sum() + smooth
         (gradient,) = torch.autograd.grad(loss, u)
         total, last, *terms = torch.stack([loss, smooth, *layers]).tolist()  # the device is waited for once
-        latest = Losses(tuple(terms), last)
+        latest, seen = Losses(tuple(terms), last), (z, features)
         return total, gradient
+
+    @torch.no_grad()
+    def predicted(by: Predictor) -> Tensor:
+        """What a predictor adds to the point. It sees the whole image, around the window as it is in the photo."""
+        z, features = seen
+        now, missing = [], []
+        for layer, shifted, part, photos in zip(phi, change, features, before, strict=True):
+            changed = window.in_features(part - photos, layer).float()
+            now.append(layer.float() + changed)
+            missing.append(shifted - changed)
+        z_whole, gradient = image + window.in_image(z - photo), window.in_image(solver.gradient)
+        return window.of_image(by(z_whole, place, gradient, now, missing))
 
     def state(iteration: int) -> Iteration:
         solution = Solution(solver.point, tuple(solver.pairs), window)
@@ -180,12 +199,25 @@ def reconstruct(
     trace = [latest]
     last = state(0)
     losses = [last.loss]
-    for count in range(1, iterations + 1):
-        moved = solver.step()
-        trace.append(latest if moved else trace[-1])  # what was evaluated last is what was taken
+    count = 0
+
+    def advance(by: int, moved: bool = True) -> None:
+        nonlocal count, last
+        by = min(by, iterations - count)
+        trace.extend([latest if moved else trace[-1]] * by)  # what was evaluated last is what was taken
+        count += by
         last = state(count)
         callback(last)
-        losses.append(last.loss)
+        losses.extend([last.loss] * by)
+
+    if predictor and not start:
+        for _ in range(predictor.passes):
+            if count == iterations or not solver.jump(solver.point + predicted(predictor)):
+                break
+            advance(predictor.worth)
+    while count < iterations:
+        moved = solver.step()
+        advance(1, moved)
         if not moved:
             break  # no step decreases the loss any further in this precision
         if count >= _RECENT and losses[-1 - _RECENT] - last.loss < tolerance * (losses[0] - last.loss):

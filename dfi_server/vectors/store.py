@@ -5,6 +5,7 @@
                                 (or "smiling/relu3_1/channels" and so on: see low_rank, where the info names a rank)
     STORE/preview.safetensors   the same for a smaller frame, layout.PREVIEW_FRAME_SIZE; only the starter has it
     STORE/detail.safetensors    the same for a larger one, layout.DETAIL_FRAME_SIZE; as above
+    STORE/predictor.safetensors the learnt step that a solve begins with (solver/predictor.py); only the starter has it
 
 Beside each file of vectors lie the checksums of its tensors (see checksums).
 
@@ -33,14 +34,19 @@ from dfi_server import checksums, paths
 from dfi_server.errors import DFIError, ErrorCode, unwritable
 from dfi_server.face import layout
 from dfi_server.face.find import LANDMARKS
-from dfi_server.solver import reconstruct, vgg
+from dfi_server.solver import predictor, reconstruct, vgg
 from dfi_server.vectors import low_rank, own
 
 MAX_ALPHA = 2.0
 """Alpha beyond +-2 is refused; 0.1 to 0.5 is the useful range."""
 
+PASSES, WORTH = 1, 3
+"""How often a solve takes the predictor's step, and how many iterations of L-BFGS it takes the place of."""
+
 _FORMAT = 1
 _NETWORK = "network.safetensors"
+_PREDICTOR = "predictor.safetensors"
+_PREDICTED = (layout.PREVIEW_FRAME_SIZE, layout.FRAME_SIZE)  # the frames that the predictor is good at
 _VECTORS = {
     layout.FRAME_SIZE: "vectors.safetensors",
     layout.PREVIEW_FRAME_SIZE: "preview.safetensors",
@@ -148,6 +154,18 @@ class Store:
                 "run 'dfi setup' again.",
             )
         return weights
+
+    def predictor(self, device: torch.device) -> predictor.Predictor | None:
+        """The learnt step that a solve begins with; None where there is none. Raises DFIError(BAD_STORE)."""
+        file = self.path / _PREDICTOR
+        if self.info.frame_size not in _PREDICTED or not file.exists():
+            return None
+        try:
+            tensors = safetensors.torch.load_file(file)
+            checksums.check(file, {name: tensor.numpy() for name, tensor in tensors.items()})
+            return predictor.load(tensors, device, PASSES, WORTH)
+        except (OSError, safetensors.SafetensorError, KeyError, RuntimeError, ValueError) as error:
+            raise self._damaged() from error
 
     def vector(self, name: str) -> vgg.Features:
         """The attribute vector `name`: one (C, H, W) float tensor per layer, of unit root mean square."""

@@ -1,19 +1,22 @@
 """The bundled starter: there from the first minute, small, made here, and good enough for an edit that can be seen."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from support.checks import run_dfi
+from support.checks import refusal, run_dfi
 
 from dfi_server import paths
 from dfi_server.edit import Editor
+from dfi_server.errors import ErrorCode
 from dfi_server.photo.pixels import composite
-from dfi_server.vectors.store import open_store
+from dfi_server.vectors.store import Store, open_store
 
 PANEL = ("smiling", "mouth_wide_open", "eyes_open", "senior", "eyeglasses", "no_beard", "mustache", "heavy_makeup")
 
@@ -37,7 +40,7 @@ def test_it_is_the_default_until_there_is_a_full_store(
 
 
 def test_it_is_small_and_has_all_attributes(starter: Editor) -> None:
-    assert sum(file.stat().st_size for file in paths.STARTER.glob("*.safetensors")) < 30e6
+    assert sum(file.stat().st_size for file in paths.STARTER.glob("*.safetensors")) < 31e6
     assert len(starter.attributes) == 73
     assert set(PANEL) <= set(starter.attributes)
     for name in starter.attributes:
@@ -55,6 +58,27 @@ def test_its_card_says_where_it_comes_from(starter: Editor) -> None:
     assert training["curve"][-1][0] == training["steps"]
     assert sum(training["curve"][-1][1:4]) < 0.5 * sum(training["curve"][0][1:4])
     assert starter.store.info.photos <= training["photos"]
+
+
+@pytest.mark.parametrize("name", [paths.PREVIEW, paths.STARTER.name])
+def test_a_solve_begins_with_a_learnt_step_and_takes_fewer(name: str, portrait: np.ndarray) -> None:
+    editor = Editor(name, device="cpu")
+    led = editor.edit(portrait, {"senior": 0.4})
+    editor._predictor = None
+    alone = editor.edit(portrait, {"senior": 0.4})
+    assert led.evaluations < alone.evaluations
+    assert led.loss < 1.02 * alone.loss
+
+
+def test_a_damaged_learnt_step_is_said(tmp_path: Path) -> None:
+    copy = shutil.copytree(paths.STARTER, tmp_path / "copy")
+    file = copy / "predictor.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(content)
+    assert "damaged" in refusal(lambda: Store(copy).predictor(torch.device("cpu")), ErrorCode.BAD_STORE)
+    file.unlink()
+    assert Store(copy).predictor(torch.device("cpu")) is None
 
 
 @pytest.mark.parametrize(("name", "rows"), [("eyeglasses", slice(95, 150)), ("smiling", slice(130, 185))])

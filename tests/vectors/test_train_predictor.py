@@ -1,0 +1,66 @@
+"""Training of the predictor: it learns, and goes on where it was interrupted as if it had not been."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from support.tiny import tiny_weights, write_tiny_lfw
+
+from dfi_server.face import layout
+from dfi_server.vectors import build, train_predictor
+
+
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Drawn faces, and a small store in the starter's place."""
+    archive, table = write_tiny_lfw(tmp_path)
+    size = layout.PREVIEW_FRAME_SIZE
+    store, _ = build.build_lfw(
+        tmp_path / "small", tiny_weights(), archive, table, device="cpu", frame_size=size, iterations=2
+    )
+    monkeypatch.setattr(train_predictor, "open_store", lambda name: store)
+    monkeypatch.setattr(train_predictor, "MEASURED", ("smiling",))
+    monkeypatch.setattr(train_predictor, "MEASURED_FACES", 2)
+    monkeypatch.setattr(train_predictor, "_SAVE_EVERY", 2)
+    monkeypatch.setattr(train_predictor, "_MEASURE_EVERY", 4)
+    monkeypatch.setattr(train_predictor, "_WARM_UP", 10)
+    torch.set_num_threads(2)
+    return archive
+
+
+def train(archive: Path, work: Path, rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--lfw", archive, "--work", work, "--rounds", rounds, "--batch", 2, "--rate", 3e-4]
+    monkeypatch.setattr(sys, "argv", ["train_predictor", *map(str, options)])
+    assert train_predictor.main() == 0
+
+
+@pytest.mark.slow
+def test_the_predictor_learns_and_goes_on(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    train(archive, whole, 12, monkeypatch)
+    curve = [json.loads(line) for line in (whole / "curve.jsonl").read_text().splitlines()]
+    assert curve[0]["solver"][0] == 1
+    assert [line["round"] for line in curve[1:]] == [2, 4, 6, 8, 10, 12]
+    first, last = curve[2], curve[-1]
+    assert len(last["held_out"]) == train_predictor.PASSES
+    assert last["held_out"][-1] < min(0.95, first["held_out"][-1])
+
+    for rounds in (8, 12):
+        train(archive, halves, rounds, monkeypatch)
+    learnt, again = (safetensors.torch.load_file(work / "predictor.safetensors") for work in (whole, halves))
+    for name, tensor in learnt.items():
+        assert torch.equal(tensor, again[name]), name
+
+
+def test_an_archive_that_is_not_there_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["train_predictor", "--lfw", str(tmp_path / "no.tgz"), "--work", str(tmp_path / "w")]
+    )
+    assert train_predictor.main() == 1
+    assert "no.tgz" in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()
