@@ -67,3 +67,13 @@ def test_peak_memory_is_in_bytes() -> None:
     """Neither in pages nor in units of 1024: Linux hands a parent's peak on, so that no more can be said."""
     block = b"x" * (64 << 20)
     assert len(block) < system.peak_memory() < 64 << 30
+
+
+@pytest.mark.parametrize(("chosen", "used"), [(None, "1"), ("0", "0")])
+def test_what_apples_gpu_cannot_do_falls_back_to_the_cpu_unless_the_user_says_no(chosen: str | None, used: str) -> None:
+    """PyTorch asks the environment when it is imported, which every command does after this package."""
+    code = "import os, dfi_server; print(os.environ['PYTORCH_ENABLE_MPS_FALLBACK'])"
+    kept = {name: value for name, value in os.environ.items() if name != "PYTORCH_ENABLE_MPS_FALLBACK"}
+    environment = kept if chosen is None else {**kept, "PYTORCH_ENABLE_MPS_FALLBACK": chosen}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == used
