@@ -79,9 +79,9 @@ def serve_command(endpoint: str) -> list[str]:
 @contextlib.contextmanager
 def started(command: list[str], endpoint: str, log: Path, **options: Any) -> Iterator[tuple[ServerInfo, int]]:
     """start_server, and the id of the process that it started."""
-    before = set(child_ids())
+    before = child_ids()
     info = start_server(command, endpoint, log=log, **options)
-    (pid,) = set(child_ids()) - before
+    (pid,) = child_ids(but=before)
     try:
         yield info, pid
     finally:

@@ -5,7 +5,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +125,10 @@ def eventually(true: Callable[[], object], seconds: float = 20.0) -> None:
         time.sleep(0.01)
 
 
-def child_ids() -> list[int]:
-    """The processes that this one has started."""
+def child_ids(but: Collection[int] = ()) -> set[int]:
+    """The processes that this one has started, `but` for some, of other tests."""
     tasks = Path("/proc/self/task").iterdir()
-    return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+    return {int(pid) for task in tasks for pid in (task / "children").read_text().split()} - {*but}
 
 
 def is_alive(pid: int) -> bool:
