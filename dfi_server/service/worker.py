@@ -179,7 +179,7 @@ class Worker:
         """What tells the client how far its job has come: the iteration, of how many, and the loss."""
         last_said = -math.inf
 
-        def progress(iteration: int, iterations: int, loss: float = math.nan) -> None:
+        def progress(iteration: int, iterations: int, loss: float) -> None:
             nonlocal last_said
             now = time.monotonic()
             if now - last_said >= PROGRESS_SECONDS or iteration == iterations:

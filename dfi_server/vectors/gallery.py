@@ -20,7 +20,7 @@ from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.face.find import align, find_largest
 from dfi_server.face.frame import Frame, seen
 from dfi_server.photo import colour, disk
-from dfi_server.photo.pixels import to_unit
+from dfi_server.photo.pixels import to_8bit, to_unit
 from dfi_server.photo.whole import write_whole
 from dfi_server.vectors.examples import photos_below
 from dfi_server.vectors.faces import Faces
@@ -74,7 +74,7 @@ def of_package(folder: Path = paths.PORTRAITS / "faces") -> Gallery:
 
     if len(files) < LEAST_FACES:
         raise _damaged(folder, f"there are {len(files)}")
-    small = [np.rint(255 * frame(number, SMALL)).astype(np.uint8) for number in range(len(files))]
+    small = [to_8bit(frame(number, SMALL)) for number in range(len(files))]
     return Gallery(np.array(small), frame)
 
 
@@ -180,7 +180,7 @@ class _Memory:
         if not found:
             return _Face()
         frame = align(found[0].landmarks, self.canonical)
-        return _Face(frame.matrix, np.rint(255 * seen(pixels, frame.of_size(SMALL))).astype(np.uint8))
+        return _Face(frame.matrix, to_8bit(seen(pixels, frame.of_size(SMALL))))
 
     def keep(self, complete: bool) -> None:
         """Write down what the folder's photos show; a full disk only means that they are looked at again.

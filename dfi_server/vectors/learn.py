@@ -6,6 +6,7 @@ of each of these a photo shows is read from its features (readout.py).
 """
 
 import datetime
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,9 @@ from dfi_server import paths
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.face import layout
 from dfi_server.face.find import align, find_largest
-from dfi_server.face.frame import Frame, seen, soften
+from dfi_server.face.frame import seen, soften
 from dfi_server.photo import colour, disk
-from dfi_server.photo.pixels import Pixels
+from dfi_server.photo.pixels import to_8bit
 from dfi_server.solver import vgg
 from dfi_server.vectors import build, own
 from dfi_server.vectors.examples import Examples
@@ -30,6 +31,8 @@ from dfi_server.vectors.lfw import attribute_name
 from dfi_server.vectors.readout import Readout
 from dfi_server.vectors.store import Store, open_store, unit_rms
 from dfi_server.wire.limits import MAX_ATTRIBUTES, MAX_NAME_LENGTH
+
+log = logging.getLogger(__name__)
 
 LEAST_FACES = 20
 """With the attribute, and without: fewer teach what these people look like."""
@@ -182,12 +185,8 @@ def _face(number: int, photo: Path, canonical: np.ndarray) -> _Face | None:
         return None
     frame = align(found[0].landmarks, canonical)
     is_sharp = frame.scale * frame.size >= layout.SHARP_SPAN
-    large = frame.of_size(layout.DETAIL_FRAME_SIZE)
-    return _Face(number, _seen(pixels, frame), _seen(pixels, large) if is_sharp else None)
-
-
-def _seen(pixels: Pixels, frame: Frame) -> np.ndarray:
-    return np.asarray(np.rint(255 * seen(pixels, frame)), dtype=np.uint8)
+    sharp = to_8bit(seen(pixels, frame.of_size(layout.DETAIL_FRAME_SIZE))) if is_sharp else None
+    return _Face(number, to_8bit(seen(pixels, frame)), sharp)
 
 
 def _stack(frames: Sequence[np.ndarray], device: torch.device) -> Tensor:
@@ -233,10 +232,11 @@ class _Stage:
 
 
 def _detail_stage(columns: tuple[str, ...], device: torch.device) -> _Stage | None:
-    """For photos of many pixels; None where its files are missing or damaged, of which edits warn."""
+    """For photos of many pixels; None where its files are missing or damaged, which is said as edits say it."""
     try:
         return _Stage(open_store(paths.DETAIL), columns, device)
-    except DFIError:
+    except DFIError as error:
+        log.warning("%s Until then nothing fine is learnt from sharp photos.", error)
         return None
 
 

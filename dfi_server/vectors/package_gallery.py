@@ -22,6 +22,7 @@ from dfi_server.face.find import align, find_largest
 from dfi_server.face.frame import seen
 from dfi_server.face.layout import DETAIL_FRAME_SIZE
 from dfi_server.photo import disk
+from dfi_server.photo.pixels import to_8bit
 from dfi_server.vectors.examples import photos_below
 from dfi_server.vectors.store import open_store
 
@@ -61,7 +62,7 @@ def _frames(folder: Path, canonical: np.ndarray) -> Iterator[tuple[str, np.ndarr
             continue
         for face in find_largest(photo, canonical):
             frame = align(face.landmarks, canonical)
-            picture = np.rint(255 * seen(photo, frame.of_size(DETAIL_FRAME_SIZE))).astype(np.uint8)
+            picture = to_8bit(seen(photo, frame.of_size(DETAIL_FRAME_SIZE)))
             large = frame.scale * frame.size >= _LEAST_SPAN
             if large and picture[_MIDDLE].mean() >= _DARK and not _reaches_beyond(picture):
                 yield path.stem, picture

@@ -19,6 +19,7 @@ from dfi_server.face.lips import LOWER, UPPER, curve
 from dfi_server.face.mouths import light_on
 from dfi_server.face.portraits import BEARD, CROP, LINES, PICTURES, fineness, lines_as_bytes
 from dfi_server.face.skin import lines_of, skin_of
+from dfi_server.photo.pixels import to_8bit
 
 SMILES = (
     "sfhq/sample_3x6_684_620",
@@ -109,7 +110,7 @@ def _aligned(photo: np.ndarray, canonical: np.ndarray) -> _Portrait:
 
 
 def _save(picture: np.ndarray, path: Path) -> None:
-    Image.fromarray(np.rint(255 * np.clip(picture, 0, 1)).astype(np.uint8)).save(path, quality=92)
+    Image.fromarray(to_8bit(picture)).save(path, quality=92)
 
 
 def _light(light: float, mouth: np.ndarray, sides: list[np.ndarray]) -> float:

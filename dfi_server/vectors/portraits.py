@@ -33,6 +33,7 @@ from dfi_server.face import layout
 from dfi_server.face.find import align, find_largest
 from dfi_server.face.frame import seen, soften
 from dfi_server.face.portraits import LANDMARKS
+from dfi_server.photo.pixels import to_8bit
 from dfi_server.solver import vgg
 from dfi_server.vectors import build, expressions, lfw, model_card, pictures
 from dfi_server.vectors.build import FaceRow
@@ -86,7 +87,7 @@ def sharp_frames(archive: Path, canonical: np.ndarray, progress: Callable[[int],
             frame = align(found[0].landmarks, canonical)
             if frame.scale * frame.size > layout.SHARP_SPAN:
                 sharp = seen(photo, frame.of_size(layout.DETAIL_FRAME_SIZE))
-                aligned.append(Aligned(name, np.rint(255 * sharp).astype(np.uint8)))
+                aligned.append(Aligned(name, to_8bit(sharp)))
     return aligned
 
 

@@ -34,6 +34,7 @@ from dfi_server.errors import DFIError
 from dfi_server.face import layout
 from dfi_server.face.find import align, find_largest
 from dfi_server.face.frame import seen, soften
+from dfi_server.photo.pixels import to_8bit
 from dfi_server.solver import reconstruct, vgg
 from dfi_server.solver.change import Unknowns
 from dfi_server.solver.place import place_of
@@ -259,7 +260,7 @@ def read_frames(options: argparse.Namespace, store: Store) -> tuple[Tensor, Tens
         found = [] if portraits.is_held_out(name) else find_largest(photo, store.canonical_landmarks)
         if found:
             frame = align(found[0].landmarks, store.canonical_landmarks).of_size(size)
-            frames.append(np.rint(255 * seen(photo, frame)).astype(np.uint8))
+            frames.append(to_8bit(seen(photo, frame)))
     measured = held_out[:: max(1, len(held_out) // MEASURED_FACES)][:MEASURED_FACES]
     to_train, to_measure = (torch.from_numpy(np.stack(some)).permute(0, 3, 1, 2) for some in (frames, measured))
     return to_train, to_measure

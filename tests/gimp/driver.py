@@ -80,6 +80,16 @@ def facts(layer):
     }
 
 
+def outcome(image, source, before):
+    """What became of an image and of the layer that a filter ran on, whose digest was `before`."""
+    return {
+        "source same": digest(source) == before,
+        "selected": [layer.get_name() for layer in image.get_selected_layers()],
+        "dirty": image.is_dirty(),
+        "layers": [facts(layer) for layer in image.get_layers()],
+    }
+
+
 def main():
     with socket.create_connection(("127.0.0.1", int(os.environ["DFI_TEST_DRIVER_PORT"]))) as connection:
         for line in connection.makefile("r"):

@@ -22,14 +22,7 @@ pytest_plugins = ["gimp.fixtures"]
 FILL = """
 before = digest(layer)
 status, sentence = call(image, [layer], "plug-in-dfi-fill")
-answer = {
-    "status": status,
-    "sentence": sentence,
-    "source same": digest(layer) == before,
-    "selected": [l.get_name() for l in image.get_selected_layers()],
-    "dirty": image.is_dirty(),
-    "layers": [facts(l) for l in image.get_layers()],
-}
+answer = {"status": status, "sentence": sentence, **outcome(image, layer, before)}
 """
 SCRATCH = "image.select_ellipse(Gimp.ChannelOps.REPLACE, 125, 95, 14, 50)"
 """On the sample's nose."""

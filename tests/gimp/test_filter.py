@@ -25,14 +25,7 @@ pytest_plugins = ["gimp.fixtures"]
 APPLY = """
 before = digest(layer)
 status, sentence = call(image, [layer], **values)
-answer = {
-    "status": status,
-    "sentence": sentence,
-    "source same": digest(layer) == before,
-    "selected": [l.get_name() for l in image.get_selected_layers()],
-    "dirty": image.is_dirty(),
-    "layers": [facts(l) for l in image.get_layers()],
-}
+answer = {"status": status, "sentence": sentence, **outcome(image, layer, before)}
 """
 
 
