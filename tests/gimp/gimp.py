@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -46,12 +47,13 @@ def find_gimps() -> list[Path]:
     return []
 
 
-def within(root: Path, *command: str) -> list[str]:
-    """A command line that runs inside a root folder."""
+def within(root: Path, *command: str, mnt: Path | None = None) -> list[str]:
+    """A command line that runs inside a root folder. mnt: what it has as /mnt."""
     if root == Path("/"):
         return list(command)
     # Mounts in a namespace of their own: nothing is left to unmount.
-    mounts = 'r=$1; shift; for d in proc dev; do mount --rbind /$d "$r/$d" || exit; done; exec chroot "$r" "$@"'
+    bind = f'mount --rbind {shlex.quote(str(mnt))} "$r/mnt" || exit; ' if mnt else ""
+    mounts = f'r=$1; shift; for d in proc dev; do mount --rbind /$d "$r/$d" || exit; done; {bind}exec chroot "$r" "$@"'
     return ["unshare", "--mount", "--propagation", "private", "sh", "-c", mounts, "sh", str(root), *command]
 
 
@@ -88,6 +90,8 @@ class Gimp:
         self.log = self.share / "gimp.log"
         self._config = self.share / "config"
         self._server_ids = self.share / "servers"
+        self._mnt = self.share / "mnt"
+        self._mnt.mkdir()
         self.plugin = self._config / "plug-ins" / "dfi"
         self._processes: list[subprocess.Popen[bytes]] = []
         self._driver: socket.socket | None = None
@@ -144,7 +148,19 @@ class Gimp:
     # --- processes
 
     def _enter(self, *command: str) -> list[str]:
-        return within(self.root, *command)
+        return within(self.root, *command, mnt=self._mnt)
+
+    @contextlib.contextmanager
+    def sandboxed(self) -> Iterator[None]:
+        """Meanwhile a file in / makes a Flatpak's sandbox of this GIMP, and of no other in the same root."""
+        mark = self.root / ".flatpak-info"
+        with contextlib.suppress(FileExistsError):
+            mark.symlink_to("mnt/flatpak-info")
+        (self._mnt / "flatpak-info").write_text("[Application]\nname=org.gimp.GIMP\n")
+        try:
+            yield
+        finally:
+            (self._mnt / "flatpak-info").unlink()
 
     def _env(self) -> dict[str, str]:
         kept = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}

@@ -1,6 +1,5 @@
 """The archives that users download, unpacked in a real GIMP: with the program on the computer, and without it."""
 
-import contextlib
 import re
 import time
 from collections.abc import Iterator
@@ -138,7 +137,7 @@ def test_get_it(window: Window, screenshots: Path) -> None:
     pipx = archive.own_program(window, "pipx")
     program(pipx, (PIPX + FAIL).format(share=share))
     if window.root != Path("/"):  # a file there would make a sandbox of this machine
-        with sandboxed(window):
+        with window.sandboxed():
             window.key("alt+l")  # look again
             time.sleep(1)
             window.screenshot(screenshots / "get_sandbox.png", dialog)
@@ -170,16 +169,6 @@ def test_get_it(window: Window, screenshots: Path) -> None:
     command, *_, wheel = (window.share / "asked").read_text().split()
     assert command == "install"
     assert wheel == f"{window.path(window.plugin)}/bundle/dfi_server-{__version__}-py3-none-any.whl"
-
-
-@contextlib.contextmanager
-def sandboxed(window: Window) -> Iterator[None]:
-    """GIMP's root with what a Flatpak's has."""
-    (window.root / ".flatpak-info").touch()
-    try:
-        yield
-    finally:
-        (window.root / ".flatpak-info").unlink()
 
 
 def running(script: Path, window: Window) -> bool:
