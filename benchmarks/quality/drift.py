@@ -11,25 +11,25 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from detail import ALPHA, Person, people, without_portraits
+from detail import ALPHA, people, without_portraits
 from judges import Judges
 from tqdm import tqdm
 
 from dfi_server.commands.arguments import parse_alphas
 from dfi_server.edit import Editor
-from dfi_server.face.frame import warp
-from dfi_server.face.layout import DETAIL_FRAME_SIZE, FRAME_BOX, PHOTO_SIZE
+from dfi_server.face.frame import Frame, warp
+from dfi_server.face.layout import FRAME_BOX, PHOTO_SIZE
 from dfi_server.photo.pixels import Pixels, composite
 from dfi_server.vectors import lfw
 
 SETTINGS = ("smiling=0.4", "mouth_wide_open=0.4", f"eyeglasses={ALPHA}", "mustache=0.4", "senior=0.4")
 
 
-def in_lfw_layout(person: Person, photo: Pixels) -> np.ndarray:
+def in_lfw_layout(frame: Frame, photo: Pixels) -> np.ndarray:
     """(250, 250, 3) uint8: what the judges look at."""
-    unit = DETAIL_FRAME_SIZE / FRAME_BOX[2]
+    unit = frame.size / FRAME_BOX[2]
     to_frame = np.array([[unit, 0, -unit * FRAME_BOX[0]], [0, unit, -unit * FRAME_BOX[1]], [0, 0, 1]])
-    return np.rint(255 * warp(photo, person.frame.matrix @ to_frame, (PHOTO_SIZE, PHOTO_SIZE))).astype(np.uint8)
+    return np.rint(255 * warp(photo, frame.matrix @ to_frame, (PHOTO_SIZE, PHOTO_SIZE))).astype(np.uint8)
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def main() -> None:
                     with without_portraits(editor):
                         patch = editor.edit(person.photo, alphas).patch
                 pictures = (person.photo, composite(person.photo, patch))
-                was, now = (judges.look(in_lfw_layout(person, picture)) for picture in pictures)
+                was, now = (judges.look(in_lfw_layout(person.frame, picture)) for picture in pictures)
                 moved = np.linalg.norm(now.embedding - was.embedding)
                 rows.append((now.attributes[name] > 0.5, abs(now.age - was.age), abs(now.male - was.male), moved))
             appears, age, male, identity = np.mean(rows, axis=0)

@@ -47,6 +47,24 @@ def compare(recipe: str, attribute: str, face: str, before: Verdict, after: Verd
     }
 
 
+FIGURES = "appears | distance | age, years | P(male)"
+"""The columns of `figures`."""
+
+
+def figures(records: Sequence[Record]) -> str:
+    """The cells of some edits: how many show the attribute before and after, and how far they drift."""
+    if not records:
+        return "| | |"
+    appears = [100 * np.mean([r[which] > 0.5 for r in records]) for which in ("probability_before", "probability")]
+    distances = [r["identity_distance"] for r in records]
+    same = 100 * np.mean(np.array(distances) < SAME_PERSON)
+    age, male = ([r[which] for r in records] for which in ("age_shift", "male_shift"))
+    return (
+        f"{appears[0]:.0f}% → {appears[1]:.0f}% | {np.median(distances):.2f} ({same:.0f}% the same) "
+        f"| {np.mean(age):+.1f} ({np.abs(age).mean():.1f}) | {np.mean(male):+.2f} ({np.abs(male).mean():.2f})"
+    )
+
+
 def background_change(before: np.ndarray, after: np.ndarray) -> float:
     """Mean absolute change, in 8-bit steps, of what is no face in a photo in LFW's layout."""
     y, x = np.mgrid[: layout.PHOTO_SIZE, : layout.PHOTO_SIZE]

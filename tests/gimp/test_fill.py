@@ -53,7 +53,7 @@ Fill = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def fill(gimp: Gimp, starter: str, sample: np.ndarray) -> Fill:
-    """fill(before, after): load the sample, fill what is selected then, and tell; see `apply` of test_filter.py."""
+    """fill(before, after): load the sample, fill what is selected then, and tell; see `apply` of applying.py."""
     gimp.server(starter)
     Image.fromarray(sample).save(gimp.share / "portrait.png")
 

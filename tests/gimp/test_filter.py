@@ -1,104 +1,20 @@
-"""The plug-in in a real GIMP, with the real server in a process of its own."""
+"""The plug-in in a real GIMP, with the real server in a process of its own: what it makes of images and layers."""
 
-import contextlib
 import re
-import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from gimp.gimp import REPOSITORY, SHORTCUT, Gimp, Window, free_endpoint, running, wait_for
-from gimp.server import editing, listening, serving
+from gimp.applying import APPLY, Apply, arrays, assert_added, by_client
+from gimp.gimp import REPOSITORY, SHORTCUT, Gimp, Window
+from gimp.server import listening
 from PIL import Image
 
 from dfi_server.photo.pixels import Patch, composite
-from dfi_server.wire.client import Client, EditRequest, EditResult
 
 pytestmark = pytest.mark.gimp
-pytest_plugins = ["gimp.fixtures"]
-
-# Runs the filter on `layer` of `image`, and tells what became of them.
-APPLY = """
-before = digest(layer)
-status, sentence = call(image, [layer], **values)
-answer = {"status": status, "sentence": sentence, **outcome(image, layer, before)}
-"""
-
-
-@pytest.fixture(scope="module")
-def gimp(gimp_root: Path) -> Iterator[Gimp]:
-    with running(Gimp(gimp_root)) as gimp:
-        yield gimp
-
-
-@pytest.fixture(scope="module")
-def face_file(gimp: Gimp, face: np.ndarray) -> str:
-    """GIMP's path of a drawn face: 250x250, 8 bits, RGB."""
-    Image.fromarray(face).save(gimp.share / "face.png")
-    return gimp.path(gimp.share / "face.png")
-
-
-Apply = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture
-def apply(gimp: Gimp, tiny: str, face_file: str) -> Apply:
-    """apply(before, after, attribute=..., alpha=...): load the face, run the filter on it, and tell.
-
-    before and after are code: before may change `image` and `layer`, after may keep() pixels and add to `answer`.
-    """
-    gimp.server(tiny)
-
-    def run(before: str = "", after: str = "", **values: object) -> dict[str, Any]:
-        values = {"attribute": "smiling", "alpha": 0.4, **values}
-        start = f"image = load({face_file!r})\nlayer = image.get_layers()[0]\nvalues = {values!r}"
-        answer: dict[str, Any] = gimp.run("\n".join([start, before, APPLY, after, "image.delete()"]))
-        return answer
-
-    return run
-
-
-def by_client(
-    endpoint: str,
-    pixels: np.ndarray,
-    box: tuple[int, int, int, int] | None,
-    keep: Sequence[str] = (),
-    **alphas: float,
-) -> EditResult:
-    """The same edit without GIMP."""
-    height, width, channels = pixels.shape
-    request = EditRequest(width, height, channels, pixels.dtype.name, alphas, box=box, keep=keep)
-    with Client(endpoint) as client:
-        return client.edit(request, pixels.tobytes())
-
-
-def arrays(result: EditResult) -> tuple[np.ndarray, np.ndarray]:
-    """pixels (h, w, C) and mask (h, w) of a result."""
-    shape = (result.height, result.width)
-    pixels = np.frombuffer(result.pixels, result.dtype).reshape(*shape, result.channels)
-    return pixels, np.frombuffer(result.mask, np.uint8).reshape(shape)
-
-
-def assert_added(answer: dict[str, Any], name: str) -> None:
-    assert (answer["status"], answer["sentence"]) == ("success", "")
-    assert len(answer["layers"]) == 2
-    assert answer["layers"][0]["name"] == name
-    assert answer["source same"]
-    assert answer["selected"] == [name]
-
-
-def assert_refused(answer: dict[str, Any], sentence: str) -> None:
-    """The image is as it was, and the user was told in a sentence."""
-    assert answer["status"] == "execution-error"
-    assert sentence in answer["sentence"]
-    assert answer["sentence"].endswith((".", "?", ")"))
-    assert "Error:" not in answer["sentence"]
-    assert answer["source same"]
-    assert not answer["dirty"]
+pytest_plugins = ["gimp.fixtures", "gimp.applying"]
 
 
 @pytest.mark.data
@@ -382,161 +298,6 @@ def test_what_is_kept(
     pixels, mask = arrays(result := by_client(tiny, face, None, kept, **{attribute: 0.4}))
     expected = composite(face, Patch(result.x, result.y, pixels, mask)).astype(int)
     assert np.abs(gimp.kept("visible", "uint8", (250, 250)) - expected).max() <= 1
-
-
-@pytest.mark.parametrize(
-    ("values", "sentence"),
-    [
-        ({"attribute": "smilling"}, "There is no attribute 'smilling'"),
-        ({"alpha": 3.0}, "it must be a number from -2 to 2"),
-        ({"alpha": -1e300}, "it must be a number from -2 to 2"),
-        ({"attribute": "smiling=much"}, "“much” is not a number"),
-        ({"attribute": "smiling=0.2 smiling=0.3"}, "“smiling” is named twice"),
-        ({"attribute": " "}, "No attribute was named"),
-        ({"face": "left"}, "“left” is not a face"),
-        ({"neighbours": 5}, "neighbours must be between 20 and 1000"),
-        ({"neighbours": -(2**31) + 1}, "neighbours must be between 20 and 1000"),
-        ({"keep": "seniour"}, "There is no attribute 'seniour': did you mean senior"),
-    ],
-)
-def test_bad_arguments(apply: Apply, values: dict[str, object], sentence: str) -> None:
-    answer = apply(**values)
-    assert_refused(answer, sentence)
-    assert len(answer["layers"]) == 1
-
-
-@pytest.mark.parametrize(
-    ("before", "sentence"),
-    [
-        (
-            "other = Gimp.Layer.new(image, 'other', 9, 9, 0, 100, 0)\nimage.insert_layer(other, None, 0)\n"
-            "call = lambda image, layers, _call=call, **values: _call(image, [layer, other], **values)",
-            "2 layers are selected: select one",
-        ),
-        ("call = lambda image, layers, _call=call, **values: _call(image, [], **values)", "No layer is selected"),
-        (
-            "layer = Gimp.GroupLayer.new(image, 'two')\nimage.insert_layer(layer, None, 0)",
-            "“two” is a layer group: select one layer inside it.",
-        ),
-        (
-            "layer = Gimp.Channel.new(image, 'spots', 250, 250, 50, Gegl.Color.new('red'))\n"
-            "image.insert_channel(layer, None, 0)",
-            "A channel is selected: select a layer",
-        ),
-        ("layer = Gimp.Layer.new(image, 'new', 9, 9, 1, 100, 0)\nimage.insert_layer(layer, None, 0)", "“new” is empty"),
-        ("layer.set_offsets(300, 0)\nimage.select_rectangle(2, 10, 10, 90, 90)", "The selection lies outside"),
-        (
-            "image.select_rectangle(Gimp.ChannelOps.REPLACE, 50, 50, 99, 99)\n"
-            "layer = Gimp.Selection.float(image, [layer], 0, 0)",
-            "The selection floats: anchor it",
-        ),
-        ("image.select_rectangle(Gimp.ChannelOps.REPLACE, 10, 10, 5, 5)", "The selection is too small for a face"),
-        ("image.crop(250, 120, 0, 0)", "No face was found: select one"),
-        (
-            "image.convert_indexed(Gimp.ConvertDitherType.NONE, Gimp.ConvertPaletteType.GENERATE, 16, 0, 0, '')",
-            "The image is indexed: convert it",
-        ),
-    ],
-)
-def test_unsuitable_source(apply: Apply, before: str, sentence: str) -> None:
-    answer = apply(f"{before}\nimage.clean_all()\nnumber = len(image.get_layers())", "answer['number'] = number")
-    assert_refused(answer, sentence)
-    assert len(answer["layers"]) == answer["number"]
-
-
-@contextlib.contextmanager
-def aside(path: Path) -> Iterator[None]:
-    """path is missing for a while."""
-    path.rename(path.with_suffix(".aside"))
-    try:
-        yield
-    finally:
-        path.with_suffix(".aside").rename(path)
-
-
-def test_incomplete_installation(gimp: Gimp, apply: Apply) -> None:
-    with aside(gimp.plugin / "server.json"):
-        assert_refused(apply(), "The program dfi, which edits, was not found on this computer")
-    with aside(gimp.plugin / "dfi_server"):
-        assert_refused(apply(), "A part of the plug-in is missing (No module named 'dfi_server')")
-    (gimp.plugin / "server.json").write_text("[]")
-    assert_refused(apply(), "Run 'dfi gimp install' again.")
-    hidden = gimp.plugin / "zmq.py"
-    hidden.write_text("raise ImportError(\"No module named 'zmq'\")")
-    try:
-        assert_refused(apply(), "A part of the plug-in is missing (No module named 'zmq')")
-    finally:
-        hidden.unlink()
-
-
-def test_server_that_does_not_start(gimp: Gimp, apply: Apply) -> None:
-    gimp.server(free_endpoint(), ["/nowhere/dfi", "serve"])
-    assert_refused(apply(), "Cannot start the server with /nowhere/dfi")
-    gimp.server(free_endpoint(), ["sh", "-c", "echo no disk left; exit 1"])
-    assert_refused(apply(), "The server could not start: no disk left")
-
-
-def test_without_a_store_the_starter_edits(gimp: Gimp, apply: Apply, tmp_path: Path) -> None:
-    gimp.server(free_endpoint(), home=tmp_path)
-    assert_added(apply(), "Smiling 0.4")
-
-
-def test_damaged_store(gimp: Gimp, apply: Apply, tmp_path: Path) -> None:
-    """It is not passed over for the starter: the user is told to build it again."""
-    (tmp_path / "stores" / "lfw").mkdir(parents=True)
-    gimp.server(free_endpoint(), home=tmp_path)
-    assert_refused(apply(), "run 'dfi setup'")
-
-
-def test_starts_the_server(gimp: Gimp, apply: Apply, _tiny_built: Path) -> None:
-    """Where none answers; the server stays for the next edit, and outlives the plug-in."""
-    endpoint = free_endpoint()
-    gimp.server(endpoint, home=_tiny_built)
-    before = len(gimp.started_servers())
-    assert_added(apply(), "Smiling 0.4")
-    with Client(endpoint) as client:
-        assert client.hello().state == "ready"
-    assert_added(apply(), "Smiling 0.4")
-    assert len(gimp.started_servers()) == before + 1
-
-
-def test_server_dies(gimp: Gimp, apply: Apply, _tiny_built: Path) -> None:
-    with serving(_tiny_built) as (endpoint, process):
-        gimp.server(endpoint)
-
-        def kill() -> None:
-            wait_for("an edit", lambda: editing(endpoint), every=0.01)
-            process.kill()
-
-        killer = threading.Thread(target=kill)
-        killer.start()
-        answer = apply()
-        killer.join()
-    assert_refused(answer, f"The server at {endpoint} ")
-    assert len(answer["layers"]) == 1
-
-
-def test_cancel_leaves_nothing_behind(gimp: Gimp, apply: Apply, tiny: str) -> None:
-    """GIMP's Cancel kills the plug-in: the image stays as it is, and the server is free again."""
-    gimp.server(tiny)
-    freed: list[float] = []
-
-    def kill() -> None:
-        wait_for("an edit", lambda: editing(tiny), every=0.01)
-        subprocess.run(["kill", "-KILL", *map(str, gimp.plugin_processes())], check=True)
-        killed = time.monotonic()
-        wait_for("a free server", lambda: not editing(tiny), seconds=10)
-        freed.append(time.monotonic() - killed)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    answer = apply()
-    killer.join()
-    assert answer["status"] != "success"
-    assert answer["source same"] and not answer["dirty"]
-    assert len(answer["layers"]) == 1
-    assert freed[0] < 3
-    assert_added(apply(), "Smiling 0.4")
 
 
 @pytest.mark.every_gimp

@@ -255,3 +255,53 @@ def test_who_listens_is_known_for_both_families() -> None:
             listener.listen()
             port = listener.getsockname()[1]
             place.check_owner(f"tcp://{address}:{port}")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "bind", "address"),
+    [
+        ("tcp://127.0.0.1:5577", False, "tcp://127.0.0.1:5577"),
+        ("tcp://127.9.8.7:1", False, "tcp://127.9.8.7:1"),
+        ("tcp://localhost:5577", False, "tcp://127.0.0.1:5577"),
+        ("tcp://[::1]:5577", False, "tcp://[::1]:5577"),
+        ("tcp://127.0.0.1:*", True, "tcp://127.0.0.1:*"),
+    ],
+)
+def test_addresses_of_this_machine_are_accepted(endpoint: str, bind: bool, address: str) -> None:
+    assert place.check_endpoint(endpoint, bind) == address
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "tcp://0.0.0.0:5577",
+        "tcp://*:5577",
+        "tcp://192.168.1.5:5577",
+        "tcp://[::]:5577",
+        "tcp://[::ffff:8.8.8.8]:5577",
+        "tcp://example.org:5577",
+        "tcp://127.0.0.1.example.org:5577",
+        "tcp://eth0:5577",
+        "tcp://127.0.0.1:0;8.8.8.8:5577",
+        "tcp://8.8.8.8:5577;127.0.0.1:5577",
+        "tcp://127.0.0.1:5577 ",
+        "tcp://127.0.0.1:0",
+        "tcp://127.0.0.1:65536",
+        "tcp://127.0.0.1:٥٥٧٧",
+        "tcp://127.0.0.1",
+        "udp://127.0.0.1:5577",
+        "ipc:///tmp/dfi",
+        "inproc://bell",
+        "",
+    ],
+)
+def test_any_other_address_is_refused_with_a_sentence(endpoint: str) -> None:
+    for bind in (False, True):
+        with pytest.raises(DFIError, match="unprotected") as caught:
+            place.check_endpoint(endpoint, bind)
+        assert caught.value.code == ErrorCode.BAD_REQUEST
+
+
+def test_any_free_port_is_only_for_the_server() -> None:
+    with pytest.raises(DFIError):
+        place.check_endpoint("tcp://127.0.0.1:*")

@@ -1,0 +1,166 @@
+"""For whom an edit works less well: groups of people in LFW and in portraits, by the judges of quality.py.
+
+    python benchmarks/quality/groups.py --lfw lfw-deepfunneled.tgz --attributes lfw_attributes.txt \\
+        --portraits faces-hd.tar [--store NAME] [--of-a-group 6] --output docs/groups
+
+writes docs/groups.json (every verdict) and .jpg (who the portraits' groups are), and prints a table for LFW's people
+and one for synthetic portraits. LFW's labels say who belongs where; portraits have none, so the judges' do. All are
+held out (is_held_out of vectors/lfw.py and portraits.py) from vectors and judges. Needs the extra "benchmarks".
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import report
+from drift import in_lfw_layout
+from judges import Judges, Verdict
+from quality import ALPHA
+from tqdm import tqdm
+
+from dfi_server.commands.contact_sheet import contact_sheet
+from dfi_server.edit import Editor
+from dfi_server.face.find import align, find_largest
+from dfi_server.photo import disk
+from dfi_server.photo.pixels import Photo, Pixels, composite
+from dfi_server.vectors import lfw, portraits
+
+ATTRIBUTES = ("smiling", "eyeglasses", "senior", "mustache")
+_TURNED = 0.2  # of the eyes' distance, by which the base of the nose is off their middle: some 25 degrees
+_CHILD, _OLD = 13, 60  # years, of portraits
+_LABELS = ("black", "indian", "white", "asian", "eyeglasses", "no_beard")  # of portraits, by the judges
+
+Row = Mapping[str, float]
+"""What someone shows: LFW's attributes, positive where they do; and "turned"."""
+GROUPS: Mapping[str, Callable[[Row], bool]] = {
+    "women": lambda row: row["male"] < 0,
+    "men": lambda row: row["male"] > 0,
+    "children": lambda row: max(row["child"], row["baby"]) > 0,
+    "old people": lambda row: row["senior"] > 0,
+    "dark skin": lambda row: max(row["black"], row["indian"]) > 0 > row["white"],
+    "East Asian": lambda row: row["asian"] > 0 > row["white"],
+    "light skin": lambda row: row["white"] > 0,
+    "with glasses": lambda row: row["eyeglasses"] > 0,
+    "with a beard": lambda row: row["no_beard"] < 0,
+    "turned heads": lambda row: row["turned"] > _TURNED,
+}
+
+
+@dataclass
+class Face:
+    """Someone's photo, and how the judges see it, edited or not: in LFW's layout."""
+
+    key: str
+    photo: Pixels
+    row: Row
+    in_layout: Callable[[Pixels], Pixels]
+    before: Verdict
+    groups: list[str] = field(default_factory=list)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lfw", type=Path, required=True)
+    parser.add_argument("--attributes", type=Path, required=True)
+    parser.add_argument("--portraits", type=Path, required=True, metavar="TAR")
+    parser.add_argument("--store")
+    parser.add_argument("--of-a-group", type=int, default=6, help="at least so many, if there are")
+    parser.add_argument("--output", type=Path, required=True, help="without a suffix")
+    options = parser.parse_args()
+    photos, table = dict(lfw.read_photos(options.lfw)), lfw.read_attributes(options.attributes)
+    judges = Judges(tuple(dict.fromkeys((*ATTRIBUTES, *_LABELS))), photos, table)
+    editor = Editor(options.store)
+    canonical = editor.store.canonical_landmarks
+    sources = {
+        "LFW": members(of_lfw(photos, table, judges, canonical), options.of_a_group),
+        "synthetic portraits": members(of_portraits(options.portraits, judges, canonical), options.of_a_group),
+    }
+    lines = [f"Store {editor.store_name}, alpha {ALPHA:g}"]
+    records: dict[str, Any] = {}
+    for source, faces in sources.items():
+        edits = [
+            judged(editor, judges, face, attribute) for face in tqdm(faces, desc=source) for attribute in ATTRIBUTES
+        ]
+        groups = {name: [face.key for face in faces if name in face.groups] for name in GROUPS}
+        records[source] = {"groups": groups, "edits": edits}
+        lines += ["", f"## {source}", "", f"| group | people | attribute | {report.FIGURES} |", "|" + "---|" * 7]
+        for group, keys in groups.items():
+            for attribute in ATTRIBUTES:
+                those = [r for r in edits if r["face"] in keys and r["attribute"] == attribute]
+                lines.append(f"| {group} | {len(keys)} | {attribute} | {report.figures(those)} |")
+    options.output.with_suffix(".json").write_text(json.dumps(records, indent=1) + "\n")
+    write_sheet(options.output.with_suffix(".jpg"), sources["synthetic portraits"], options.of_a_group)
+    print("\n".join(lines))
+
+
+def of_lfw(
+    photos: Mapping[str, bytes], table: lfw.AttributeTable, judges: Judges, canonical: np.ndarray
+) -> Iterator[Face]:
+    first = [key for key in sorted(table.rows) if key in photos and lfw.is_held_out(key) and key.endswith("_0001")]
+    random.Random(1).shuffle(first)
+    for key in first:
+        photo = np.ascontiguousarray(lfw.decode(photos[key]))
+        if found := find_largest(photo, canonical):
+            row = dict(zip(table.names, table.rows[key], strict=True)) | {"turned": turn(found[0].landmarks)}
+            yield Face(key, photo, row, lambda picture: picture, judges.look(photo))
+
+
+def of_portraits(archive: Path, judges: Judges, canonical: np.ndarray) -> Iterator[Face]:
+    """Of synthetic people, in the order of a shuffle: sheets go by one kind of people."""
+    synthetic = [each for each in portraits.read_portraits(archive) if each[0].startswith("sfhq")]
+    random.Random(1).shuffle(synthetic)
+    for name, photo in synthetic:
+        found = find_largest(photo, canonical) if portraits.is_held_out(name) else ()
+        if not found:
+            continue
+        frame = align(found[0].landmarks, canonical)
+        in_layout = lambda picture, frame=frame: in_lfw_layout(frame, picture)  # noqa: E731
+        look = judges.look(in_layout(photo))
+        row = {label: look.attributes[label] - 0.5 for label in _LABELS}
+        row |= {"male": look.male - 0.5, "child": _CHILD - look.age, "baby": -1.0, "senior": look.age - _OLD}
+        yield Face(name, photo, row | {"turned": turn(found[0].landmarks)}, in_layout, look)
+
+
+def members(faces: Iterator[Face], count: int) -> list[Face]:
+    """So many that each group has `count`, if there are."""
+    chosen: list[Face] = []
+    sizes = dict.fromkeys(GROUPS, 0)
+    for face in tqdm(faces, desc="looking for members"):
+        face.groups = [name for name, belongs in GROUPS.items() if belongs(face.row)]
+        if any(sizes[name] < count for name in face.groups):
+            chosen.append(face)
+            for name in face.groups:
+                sizes[name] += 1
+        if min(sizes.values()) >= count:
+            break
+    return chosen
+
+
+def turn(landmarks: np.ndarray) -> float:
+    """How far the base of the nose is off the middle between the eyes, in units of these' distance."""
+    left, right, nose = landmarks[:2].mean(axis=0), landmarks[2:4].mean(axis=0), landmarks[4]
+    across = right - left
+    return float(abs((nose - (left + right) / 2) @ across) / (across @ across))
+
+
+def judged(editor: Editor, judges: Judges, face: Face, attribute: str) -> dict[str, Any]:
+    after = composite(face.photo, editor.edit(face.photo, {attribute: ALPHA}).patch)
+    return report.compare("", attribute, face.key, face.before, judges.look(face.in_layout(after)))
+
+
+def write_sheet(path: Path, faces: list[Face], count: int) -> None:
+    """A group a row: its first members."""
+    rows = []
+    for group in GROUPS:
+        row = [face.in_layout(face.photo) for face in faces if group in face.groups][:count]
+        rows.append(row + [np.full_like(faces[0].in_layout(faces[0].photo), 255)] * (count - len(row)))
+    disk.write(path, Photo(np.asarray(contact_sheet(rows, [""] * count, cell=110))))
+
+
+if __name__ == "__main__":
+    main()
