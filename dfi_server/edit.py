@@ -72,7 +72,10 @@ class Edit:
 
 
 class Editor:
-    """One network and one store of attribute vectors, loaded once, on one device."""
+    """One network and one store of attribute vectors, loaded once, on one device.
+
+    predictor: what solves begin with; None: with L-BFGS.
+    """
 
     def __init__(self, store: str | None = None, device: str = "auto") -> None:
         """Load the store by name (None: the default). Raises DFIError(NO_STORE | BAD_STORE | BAD_REQUEST)."""
@@ -80,7 +83,7 @@ class Editor:
         self.store = open_store(store)
         self.device = vgg.choose_device(device)
         self.network = vgg.load(self.store.weights(), self.device)
-        self._predictor = self.store.predictor(self.device)
+        self.predictor = self.store.predictor(self.device)
         self._chooser = FaceChooser(self.store.canonical_landmarks)
 
     @property
@@ -296,7 +299,7 @@ class Editor:
             self.network,
             image(layers.photo),
             shift,
-            predictor=self._predictor,
+            predictor=self.predictor,
             kept=self._kept(expression, alphas),
             towards=None if towards is None else image(towards),
             **how,

@@ -10,8 +10,10 @@ import json
 import math
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ from dfi_server.vectors import lfw
 
 ATTRIBUTES = ("smiling", "eyeglasses", "senior", "mustache", "mouth_wide_open")  # in turn over the faces
 ALPHA = 0.4
+SWEEP = (0.1, 0.2, 0.3, 0.4, 0.5)  # alphas
 GOALS = (150, 500)  # iterations of the reference whose objective is to be reached
 _PATIENCE = 400  # iterations of ours
 
@@ -63,8 +66,14 @@ class Report:
     reference_evaluation_seconds: float
     ours_evaluation_seconds: float
     edit_seconds: float  # a finished edit of a frame, as `dfi edit` makes it
+    edit_seconds_without_predictor: float
+    edit_ratio: float  # reference_seconds over edit_seconds
     sweep_seconds: float  # of five alphas, as `dfi strip` makes it
+    sweep_seconds_without_predictor: float
+    sweep_ratio: float  # of five times reference_seconds
     preview_seconds: float
+    preview_seconds_without_predictor: float
+    preview_ratio: float
     floor_seconds: float  # the network's FLOPs of ours_evaluations at this machine's measured matrix rate
     matrix_rate: float  # FLOP/s, of large matrices in the precision used
     memory: int  # peak, bytes
@@ -173,21 +182,8 @@ def _report(editor: Editor, frames: Sequence[Tensor], traces: Sequence[tuple[Tra
     reached = [mine.until(theirs.losses[GOALS[0] - 1]) or (math.inf, _PATIENCE) for theirs, mine in traces]
     rate = matrix_rate(editor.device, editor.network.precision)
     evaluations = statistics.median(n for _, n in reached)
-    edits, sweeps, previews = [], [], []
-    previewer = Editor(paths.PREVIEW, editor.device.type)
-    for number, image in enumerate(frames):
-        name = ATTRIBUTES[number % len(ATTRIBUTES)]
-
-        settings = [{name: alpha} for alpha in (0.1, 0.2, 0.3, 0.4, 0.5)]
-        frame = picture(image)
-
-        def seconds(with_editor: Editor, alphas: list[dict[str, float]], p: np.ndarray = frame) -> float:
-            box = (0, 0, layout.FRAME_SIZE, layout.FRAME_SIZE)
-            return _timed(lambda: with_editor.sweep(p, alphas, box=box))
-
-        edits.append(seconds(editor, settings[3:4]))
-        previews.append(seconds(previewer, settings[3:4]))
-        sweeps.append(seconds(editor, settings))
+    edit, sweep, preview = with_and_without(editor, frames)
+    reference_seconds = statistics.median(theirs.seconds[GOALS[0] - 1] for theirs, _ in traces)
     ratio_150 = ratio(150)
     return Report(
         device=editor.device_name,
@@ -195,20 +191,48 @@ def _report(editor: Editor, frames: Sequence[Tensor], traces: Sequence[tuple[Tra
         faces=len(frames),
         ratio_150=ratio_150 or 0.0,
         ratio_500=ratio(500),
-        reference_seconds=statistics.median(theirs.seconds[GOALS[0] - 1] for theirs, _ in traces),
+        reference_seconds=reference_seconds,
         ours_seconds=statistics.median(s for s, _ in reached),
         ours_evaluations=evaluations,
         reference_evaluation_seconds=statistics.median(
             theirs.seconds[-1] / len(theirs.seconds) for theirs, _ in traces
         ),
         ours_evaluation_seconds=statistics.median(mine.seconds[-1] / len(mine.seconds) for _, mine in traces),
-        edit_seconds=statistics.median(edits),
-        sweep_seconds=statistics.median(sweeps),
-        preview_seconds=statistics.median(previews),
+        edit_seconds=edit[0],
+        edit_seconds_without_predictor=edit[1],
+        edit_ratio=reference_seconds / edit[0],
+        sweep_seconds=sweep[0],
+        sweep_seconds_without_predictor=sweep[1],
+        sweep_ratio=len(SWEEP) * reference_seconds / sweep[0],
+        preview_seconds=preview[0],
+        preview_seconds_without_predictor=preview[1],
+        preview_ratio=reference_seconds / preview[0],
         floor_seconds=evaluations * evaluation_flops(editor.network) / rate,
         matrix_rate=rate,
         memory=_peak_memory(editor.device),
     )
+
+
+def with_and_without(editor: Editor, frames: Sequence[Tensor]) -> list[tuple[float, float]]:
+    """Median seconds of a finished edit, of a sweep and of a preview: with the stores' predictors, and without."""
+    previewer = Editor(paths.PREVIEW, editor.device.type)
+    work = [(editor, (ALPHA,)), (editor, SWEEP), (previewer, (ALPHA,))]
+    seconds: dict[tuple[int, bool], list[float]] = defaultdict(list)
+    box = (0, 0, layout.FRAME_SIZE, layout.FRAME_SIZE)
+    for number, frame in enumerate(frames):
+        photo, name = picture(frame), ATTRIBUTES[number % len(ATTRIBUTES)]
+        for kind, (one, alphas) in enumerate(work):
+            settings = [{name: alpha} for alpha in alphas]
+            predictor = one.predictor
+            for begins_with in (predictor, None):
+                one.predictor = begins_with
+                took = _timed(partial(one.sweep, photo, settings, box=box))
+                seconds[kind, begins_with is predictor].append(took)
+            one.predictor = predictor
+    return [
+        (statistics.median(seconds[kind, True]), statistics.median(seconds[kind, False] or seconds[kind, True]))
+        for kind in range(len(work))
+    ]
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -121,7 +121,9 @@ class Edits:
     def step(self, predictor: Predictor, point: Point) -> Tensor:
         """What the predictor adds to a point's u."""
         missing = [target - layer for target, layer in zip(self._target, point.features, strict=True)]
-        step: Tensor = predictor(point.image, self._place, point.gradient, point.features, missing)
+        in_bfloat16 = self._network.precision == torch.bfloat16
+        with torch.autocast(point.image.device.type, torch.bfloat16, enabled=in_bfloat16):
+            step: Tensor = predictor(point.image, self._place, point.gradient, point.features, missing)
         return step
 
 
@@ -275,7 +277,7 @@ def train(options: argparse.Namespace) -> None:
     """Until options.rounds, or until it is interrupted. Raises DFIError as lfw.read_photos and open_store do."""
     device = vgg.choose_device(options.device)
     store = open_store(options.store)
-    network = vgg.load(store.weights(), device, torch.float32)
+    network = vgg.load(store.weights(), device)
     vectors = Vectors(store, device)
     frames, measured = read_frames(options, store)
     measure = Measure(network, vectors, measured)

@@ -45,6 +45,9 @@ def test_the_command_writes_its_figures(dfi: Callable[..., subprocess.CompletedP
     report = json.loads(target.read_text())
     assert {"ratio_150", "ratio_500", "ours_seconds", "reference_seconds", "ours_evaluations"} <= report.keys()
     assert report["ratio_150"] == pytest.approx(report["reference_seconds"] / report["ours_seconds"])
+    for what, edits in (("edit", 1), ("sweep", 5), ("preview", 1)):
+        assert report[f"{what}_ratio"] == pytest.approx(edits * report["reference_seconds"] / report[f"{what}_seconds"])
+        assert report[f"{what}_seconds_without_predictor"] > 0
     assert report["floor_seconds"] > 0
     assert report["faces"] == 1
     assert f"| ratio_150 | {report['ratio_150']:.3g} |" in done.stdout
