@@ -4,15 +4,18 @@
         --portraits faces-hd.tar [--store NAME] [--of-a-group 6] --output docs/groups
 
 writes docs/groups.json (every verdict) and .jpg (who the portraits' groups are), and prints a table for LFW's people
-and one for synthetic portraits. LFW's labels say who belongs where; portraits have none, so the judges' do. All are
-held out (is_held_out of vectors/lfw.py and portraits.py) from vectors and judges. Needs the extra "benchmarks".
+and one for synthetic portraits. LFW's labels say who belongs where; portraits have none: portrait_groups.json has what
+was seen by looking at them. All are held out (is_held_out of vectors/lfw.py and portraits.py) from vectors and judges.
+Needs the extra "benchmarks".
 """
 
 import argparse
+import itertools
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +26,16 @@ from judges import Judges, Verdict
 from quality import ALPHA
 from tqdm import tqdm
 
-from dfi_server.commands.contact_sheet import contact_sheet
 from dfi_server.edit import Editor
 from dfi_server.face.find import align, find_largest
-from dfi_server.photo import disk
-from dfi_server.photo.pixels import Photo, Pixels, composite
+from dfi_server.face.layout import PHOTO_SIZE
+from dfi_server.photo.pixels import Pixels, composite
 from dfi_server.vectors import lfw, portraits
 
 ATTRIBUTES = ("smiling", "eyeglasses", "senior", "mustache")
 _TURNED = 0.2  # of the eyes' distance, by which the base of the nose is off their middle: some 25 degrees
-_CHILD, _OLD = 13, 60  # years, of portraits
-_LABELS = ("black", "indian", "white", "asian", "eyeglasses", "no_beard")  # of portraits, by the judges
+_PORTRAIT_GROUPS = Path(__file__).with_name("portrait_groups.json")  # all but TURNED, which is measured
+TURNED = "turned heads"
 
 Row = Mapping[str, float]
 """What someone shows: LFW's attributes, positive where they do; and "turned"."""
@@ -47,7 +49,7 @@ GROUPS: Mapping[str, Callable[[Row], bool]] = {
     "light skin": lambda row: row["white"] > 0,
     "with glasses": lambda row: row["eyeglasses"] > 0,
     "with a beard": lambda row: row["no_beard"] < 0,
-    "turned heads": lambda row: row["turned"] > _TURNED,
+    TURNED: lambda row: row["turned"] > _TURNED,
 }
 
 
@@ -57,10 +59,9 @@ class Face:
 
     key: str
     photo: Pixels
-    row: Row
     in_layout: Callable[[Pixels], Pixels]
     before: Verdict
-    groups: list[str] = field(default_factory=list)
+    groups: list[str]
 
 
 def main() -> None:
@@ -73,12 +74,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="without a suffix")
     options = parser.parse_args()
     photos, table = dict(lfw.read_photos(options.lfw)), lfw.read_attributes(options.attributes)
-    judges = Judges(tuple(dict.fromkeys((*ATTRIBUTES, *_LABELS))), photos, table)
+    judges = Judges(ATTRIBUTES, photos, table)
     editor = Editor(options.store)
     canonical = editor.store.canonical_landmarks
     sources = {
         "LFW": members(of_lfw(photos, table, judges, canonical), options.of_a_group),
-        "synthetic portraits": members(of_portraits(options.portraits, judges, canonical), options.of_a_group),
+        "synthetic portraits": list(of_portraits(options.portraits, judges, canonical)),
     }
     lines = [f"Store {editor.store_name}, alpha {ALPHA:g}"]
     records: dict[str, Any] = {}
@@ -107,23 +108,20 @@ def of_lfw(
         photo = np.ascontiguousarray(lfw.decode(photos[key]))
         if found := find_largest(photo, canonical):
             row = dict(zip(table.names, table.rows[key], strict=True)) | {"turned": turn(found[0].landmarks)}
-            yield Face(key, photo, row, lambda picture: picture, judges.look(photo))
+            groups = [name for name, belongs in GROUPS.items() if belongs(row)]
+            yield Face(key, photo, lambda picture: picture, judges.look(photo), groups)
 
 
 def of_portraits(archive: Path, judges: Judges, canonical: np.ndarray) -> Iterator[Face]:
-    """Of synthetic people, in the order of a shuffle: sheets go by one kind of people."""
-    synthetic = [each for each in portraits.read_portraits(archive) if each[0].startswith("sfhq")]
-    random.Random(1).shuffle(synthetic)
-    for name, photo in synthetic:
-        found = find_largest(photo, canonical) if portraits.is_held_out(name) else ()
-        if not found:
-            continue
-        frame = align(found[0].landmarks, canonical)
-        in_layout = lambda picture, frame=frame: in_lfw_layout(frame, picture)  # noqa: E731
-        look = judges.look(in_layout(photo))
-        row = {label: look.attributes[label] - 0.5 for label in _LABELS}
-        row |= {"male": look.male - 0.5, "child": _CHILD - look.age, "baby": -1.0, "senior": look.age - _OLD}
-        yield Face(name, photo, row | {"turned": turn(found[0].landmarks)}, in_layout, look)
+    labels: Mapping[str, list[str]] = json.loads(_PORTRAIT_GROUPS.read_text())
+    for name, photo in portraits.read_portraits(archive):
+        groups = [group for group, names in labels.items() if name in names]
+        found = find_largest(photo, canonical) if groups and portraits.is_held_out(name) else ()
+        if found:
+            frame = align(found[0].landmarks, canonical)
+            in_layout = partial(in_lfw_layout, frame)
+            groups += [TURNED] * (turn(found[0].landmarks) > _TURNED)
+            yield Face(name, photo, in_layout, judges.look(in_layout(photo)), groups)
 
 
 def members(faces: Iterator[Face], count: int) -> list[Face]:
@@ -131,7 +129,6 @@ def members(faces: Iterator[Face], count: int) -> list[Face]:
     chosen: list[Face] = []
     sizes = dict.fromkeys(GROUPS, 0)
     for face in tqdm(faces, desc="looking for members"):
-        face.groups = [name for name, belongs in GROUPS.items() if belongs(face.row)]
         if any(sizes[name] < count for name in face.groups):
             chosen.append(face)
             for name in face.groups:
@@ -154,12 +151,11 @@ def judged(editor: Editor, judges: Judges, face: Face, attribute: str) -> dict[s
 
 
 def write_sheet(path: Path, faces: list[Face], count: int) -> None:
-    """A group a row: its first members."""
-    rows = []
-    for group in GROUPS:
-        row = [face.in_layout(face.photo) for face in faces if group in face.groups][:count]
-        rows.append(row + [np.full_like(faces[0].in_layout(faces[0].photo), 255)] * (count - len(row)))
-    disk.write(path, Photo(np.asarray(contact_sheet(rows, [""] * count, cell=110))))
+    """A group a column: its first members."""
+    columns = [[face.in_layout(face.photo) for face in faces if group in face.groups][:count] for group in GROUPS]
+    blank = np.full((PHOTO_SIZE, PHOTO_SIZE, 3), 255, np.uint8)
+    rows = list(itertools.zip_longest(*columns, fillvalue=blank))
+    report.write_sheet(path, rows, list(GROUPS), cell=110)
 
 
 if __name__ == "__main__":

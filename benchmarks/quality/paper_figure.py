@@ -1,14 +1,16 @@
 """The paper's six transformations (figure 4 of arXiv 1611.05507) with K = 100 at alpha 0.4, ours beside its recipe.
 
     python benchmarks/quality/paper_figure.py --lfw lfw-deepfunneled.tgz --attributes lfw_attributes.txt \\
-        [--store NAME] [--people 2] --output docs/paper_figure
+        [--store NAME] [--people 2] [--photo FILE ...] --output docs/paper_figure
 
 writes docs/paper_figure.jpg, three rows a person: the paper's recipe (paper_recipe.py), ours with the same number of
 neighbours, and ours as it is by default; and .md, seconds and ratios of one run. All three have the network of the same
-store. The people are held out (lfw.is_held_out) from the vectors, and from all neighbours if DFI_HOME is a new folder.
+store. The people are of LFW, held out (lfw.is_held_out) from the vectors, and from all neighbours if DFI_HOME is a new
+folder; or those of the photos, which are brought to LFW's layout, and whose attributes are read from their features.
 """
 
 import argparse
+import dataclasses
 import random
 import statistics
 import time
@@ -17,15 +19,21 @@ from pathlib import Path
 
 import numpy as np
 import paper_recipe
+import torch
+from drift import in_lfw_layout
 from tqdm import tqdm
 
 from dfi_server import paths
 from dfi_server.commands.contact_sheet import contact_sheet
 from dfi_server.edit import Editor
+from dfi_server.face import layout
+from dfi_server.face.choice import FaceChooser
+from dfi_server.face.frame import soften
 from dfi_server.photo import disk
 from dfi_server.photo.pixels import Photo, Pixels, composite
 from dfi_server.solver import vgg
 from dfi_server.vectors import faces, lfw
+from dfi_server.vectors.neighbours import Neighbours
 
 TRANSFORMATIONS = {
     "older": "senior",
@@ -47,18 +55,23 @@ def main() -> None:
     parser.add_argument("--attributes", type=Path, required=True)
     parser.add_argument("--store")
     parser.add_argument("--people", type=int, default=2)
+    parser.add_argument("--photo", type=Path, action="append", metavar="FILE", help="instead of LFW's people")
     parser.add_argument("--output", type=Path, required=True, help="without a suffix")
     options = parser.parse_args()
     photos, table = dict(lfw.read_photos(options.lfw)), lfw.read_attributes(options.attributes)
     if not paths.faces().exists():
         faces.write(options.lfw, options.attributes, keep=lambda key: not lfw.is_held_out(key))
     editor = Editor(options.store)
-    chosen = _people(photos, table)[: options.people]
+    if options.photo:
+        people = {path.stem: _in_layout(disk.read(path).pixels, editor) for path in options.photo}
+        table = _with_read(table, editor, people)
+    else:
+        chosen = _people(photos, table)[: options.people]
+        people = {key: np.ascontiguousarray(lfw.decode(photos[key])) for key in chosen}
     seconds: dict[str, list[float]] = {recipe: [] for recipe in RECIPES}
     rows: list[list[Pixels]] = []
     others = [key for key in photos if key in table.rows and not lfw.is_held_out(key)]
-    for face in tqdm(chosen, desc="people"):
-        photo = np.ascontiguousarray(lfw.decode(photos[face]))
+    for face, photo in tqdm(people.items(), desc="people"):
         vectors = _vectors(editor, options.lfw, table, others, face)
         for recipe in RECIPES:
             row = [photo]
@@ -69,7 +82,7 @@ def main() -> None:
             rows.append(row)
     sheet = contact_sheet(rows, ["photo", *TRANSFORMATIONS], cell=_CELL)
     disk.write(options.output.with_suffix(".jpg"), Photo(np.asarray(sheet)))
-    text = _report(editor, seconds, len(chosen))
+    text = _report(editor, seconds, len(people))
     options.output.with_suffix(".md").write_text(text)
     print(text)
 
@@ -86,6 +99,24 @@ def _people(photos: Mapping[str, bytes], table: lfw.AttributeTable) -> list[str]
     plain = [key for key in first if is_plain(key)]
     random.Random(0).shuffle(plain)
     return plain
+
+
+def _in_layout(photo: Pixels, editor: Editor) -> Pixels:
+    """Raises DFIError(NO_FACE)."""
+    return in_lfw_layout(FaceChooser(editor.store.canonical_landmarks).frames(photo, "largest", None)[0], photo)
+
+
+def _with_read(table: lfw.AttributeTable, editor: Editor, people: Mapping[str, Pixels]) -> lfw.AttributeTable:
+    """The table with what it would say of these people."""
+    neighbours = Neighbours(editor.store, editor.network, editor.device)
+    rows = dict(table.rows)
+    for face, photo in people.items():
+        frame = torch.from_numpy(layout.to_frame(photo).copy()).permute(2, 0, 1)[None] / 255
+        with torch.no_grad():
+            read = neighbours.attributes(editor.network(soften(frame.to(editor.device))))
+        known = dict(zip(neighbours.names, read, strict=True))
+        rows[face] = np.array([known[name] for name in table.names], np.float32)
+    return dataclasses.replace(table, rows=rows)
 
 
 def _vectors(

@@ -3,7 +3,8 @@
     python benchmarks/quality/quality.py --lfw lfw-deepfunneled.tgz --attributes lfw_attributes.txt --vgg19 vgg19.pth \\
         --output docs/quality
 
-writes docs/quality.json (every verdict), .md (the table) and .jpg (a contact sheet). Needs the extra "benchmarks".
+writes docs/quality.json (every verdict) and .md (the table), and sheet.jpg, to look at, into the folder --work: its
+people are real ones. Needs the extra "benchmarks".
 
 One person in eight is held out (lfw.is_held_out): the vectors, the paper's neighbours and the judges' training come
 from the others. The first run builds the store "heldout" from them. Edits are kept in the folder --work, so that a run
@@ -42,6 +43,7 @@ from dfi_server.vectors.store import open_store
 STORE = "heldout"
 ATTRIBUTES = ("smiling", "eyeglasses", "senior", "mustache", "mouth_wide_open")
 ALPHA = 0.4
+_SHEET_ROWS = 10
 
 
 class Task(NamedTuple):
@@ -90,12 +92,12 @@ def main() -> None:
             | {"background": report.background_change(originals[task.face], after)}
         )
     report.write(options.output, records, judges.accuracy, ALPHA)
-    shown = {face: [originals[face]] for face in paper_faces[: report.SHEET_ROWS]}
+    shown = {face: [originals[face]] for face in paper_faces[:_SHEET_ROWS]}
     for task in sorted(tasks, key=lambda task: ATTRIBUTES.index(task.attribute)):
         if task.face in shown:
             shown[task.face].append(np.asarray(Image.open(task.picture)))
     labels = ["photo", *(f"{a}: {recipe}" for a in ATTRIBUTES for recipe in (*options.stores, PAPER))]
-    report.write_sheet(options.output, list(shown.values()), labels)
+    report.write_sheet(options.work / "sheet.jpg", list(shown.values()), labels)
     print(options.output.with_suffix(".md").read_text())
 
 

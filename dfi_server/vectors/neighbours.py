@@ -41,15 +41,15 @@ class _Scale:
 
 
 class Neighbours:
-    """The faces on disk as a store's network sees them."""
+    """The faces on disk as a store's network sees them. `names`: the attributes that are known of them."""
 
     def __init__(self, store: Store, network: vgg.VGGFeatures, device: torch.device) -> None:
         """Raises DFIError(NO_STORE | BAD_STORE)."""
         self._store, self._network, self._device = store, network, device
         self._faces = Faces()
         self._readout = Readout(store, device)
-        self._names = [name for name in self._readout.names if name in self._faces.names]
-        self._values = self._faces.values[:, [self._faces.names.index(name) for name in self._names]]
+        self.names = [name for name in self._readout.names if name in self._faces.names]
+        self._values = self._faces.values[:, [self._faces.names.index(name) for name in self.names]]
         self._spread = self._values.std(axis=0).clip(1e-6)
         self._known_scale: _Scale | None = None
         self._made: OrderedDict[tuple[bytes, str, int], vgg.Features] = OrderedDict()
@@ -67,12 +67,12 @@ class Neighbours:
         shown = None
         result = {}
         for name in names:
-            if name not in self._names:
+            if name not in self.names:
                 continue
             key = (photo, name, count)
             if key not in self._made:
                 if shown is None:
-                    shown = self._attributes(phi, alive)
+                    shown = self.attributes(phi, alive)
                 self._made[key] = self._vector(name, phi, shown, count, alive)
                 if len(self._made) > _REMEMBERED:
                     self._made.popitem(last=False)
@@ -83,11 +83,11 @@ class Neighbours:
         self, name: str, phi: vgg.Features, shown: np.ndarray, count: int, alive: Callable[[], object]
     ) -> vgg.Features:
         apart = {name, *build.parts(name)}
-        others = [i for i, other in enumerate(self._names) if other not in apart]
+        others = [i for i, other in enumerate(self.names) if other not in apart]
         scale = self._scale(alive)
         apart_by = ((self._values - shown) / self._spread)[:, others] ** 2
         distances = apart_by @ scale.weight[others]  # each counts by how well it can be read
-        has = self._values[:, self._names.index(name)] > 0
+        has = self._values[:, self.names.index(name)] > 0
         means = []
         for side in (has, ~has):
             those = np.flatnonzero(side)
@@ -109,14 +109,14 @@ class Neighbours:
         )
         return relu3_1, relu4_1, relu5_1
 
-    def _attributes(self, phi: vgg.Features, alive: Callable[[], object]) -> np.ndarray:
-        """What LFW's table would say of the photo, (attributes,)."""
+    def attributes(self, phi: vgg.Features, alive: Callable[[], object] = lambda: None) -> np.ndarray:
+        """What LFW's table would say of a photo with features `phi`: a value for each of `names`, > 0 where shown."""
         scale = self._scale(alive)
         shown: np.ndarray = scale.slope * self._read(phi)[0] + scale.constant
         return shown
 
     def _read(self, features: Sequence[Tensor]) -> np.ndarray:
-        chosen = [self._readout.names.index(name) for name in self._names]
+        chosen = [self._readout.names.index(name) for name in self.names]
         return self._readout(features)[:, chosen].numpy()
 
     def _scale(self, alive: Callable[[], object]) -> _Scale:
@@ -126,7 +126,7 @@ class Neighbours:
     def _find_scale(self, alive: Callable[[], object]) -> _Scale:
         """Measured once for each network and set of faces, and kept beside these."""
         file = paths.faces().with_suffix(".scale.json")
-        what = [self._store.info.network_sha256, self._store.info.built, len(self._faces), *self._names]
+        what = [self._store.info.network_sha256, self._store.info.built, len(self._faces), *self.names]
         try:
             known = json.loads(file.read_text())
             if known["of"] == what:
