@@ -35,6 +35,7 @@ from dfi_server.face import layout
 from dfi_server.face.find import align, find_largest
 from dfi_server.face.frame import seen, soften
 from dfi_server.photo.pixels import to_8bit
+from dfi_server.photo.whole import write_whole
 from dfi_server.solver import reconstruct, vgg
 from dfi_server.solver.change import Unknowns
 from dfi_server.solver.place import place_of
@@ -256,16 +257,26 @@ def read_frames(options: argparse.Namespace, store: Store) -> tuple[Tensor, Tens
     for key, jpeg in tqdm(lfw.read_photos(options.lfw), desc="LFW", unit="photo", disable=None):
         if (photo := lfw.decode(jpeg)) is not None:
             (held_out if lfw.is_held_out(key) else frames).append(layout.to_frame(photo, size))
-    for name, photo in tqdm(
-        portraits.read_portraits(options.portraits) if options.portraits else (), desc="portraits", disable=None
-    ):
-        found = [] if portraits.is_held_out(name) else find_largest(photo, store.canonical_landmarks)
-        if found:
-            frame = align(found[0].landmarks, store.canonical_landmarks).of_size(size)
-            frames.append(to_8bit(seen(photo, frame)))
+    if options.portraits:
+        frames.extend(_portrait_frames(options, store))
     measured = held_out[:: max(1, len(held_out) // MEASURED_FACES)][:MEASURED_FACES]
     to_train, to_measure = (torch.from_numpy(np.stack(some)).permute(0, 3, 1, 2) for some in (frames, measured))
     return to_train, to_measure
+
+
+def _portrait_frames(options: argparse.Namespace, store: Store) -> np.ndarray:
+    """Finding their faces takes a quarter of an hour: they are kept beside the training's state."""
+    kept = options.work / "portraits.npy"
+    if not kept.exists():
+        frames = []
+        for name, photo in tqdm(portraits.read_portraits(options.portraits), desc="portraits", disable=None):
+            found = [] if portraits.is_held_out(name) else find_largest(photo, store.canonical_landmarks)
+            if found:
+                frame = align(found[0].landmarks, store.canonical_landmarks).of_size(store.info.frame_size)
+                frames.append(to_8bit(seen(photo, frame)))
+        options.work.mkdir(parents=True, exist_ok=True)
+        write_whole(kept, lambda file: np.save(file, np.stack(frames)))
+    return np.asarray(np.load(kept, allow_pickle=False))
 
 
 def _images(frames: Tensor, device: torch.device) -> Tensor:

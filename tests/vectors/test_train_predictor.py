@@ -2,13 +2,17 @@
 
 import json
 import sys
+import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 from support.tiny import tiny_weights, write_tiny_lfw
 
+from dfi_server import paths
 from dfi_server.face import layout
 from dfi_server.vectors import build, train_predictor
 
@@ -31,8 +35,8 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return archive
 
 
-def train(archive: Path, work: Path, rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = ["--lfw", archive, "--work", work, "--rounds", rounds, "--batch", 2, "--rate", 3e-4]
+def train(archive: Path, work: Path, rounds: int, monkeypatch: pytest.MonkeyPatch, *more: object) -> None:
+    options = ["--lfw", archive, "--work", work, "--rounds", rounds, "--batch", 2, "--rate", 3e-4, *more]
     monkeypatch.setattr(sys, "argv", ["train_predictor", *map(str, options)])
     assert train_predictor.main() == 0
 
@@ -53,6 +57,20 @@ def test_the_predictor_learns_and_goes_on(archive: Path, tmp_path: Path, monkeyp
     learnt, again = (safetensors.torch.load_file(work / "predictor.safetensors") for work in (whole, halves))
     for name, tensor in learnt.items():
         assert torch.equal(tensor, again[name]), name
+
+
+def test_faces_of_portraits_are_found_once(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    portraits = tmp_path / "portraits.tar"
+    with tarfile.open(portraits, "w") as tar:
+        tar.add(paths.SAMPLE, "people/bark_1.jpg")  # one who is trained on
+        wall = tmp_path / "wall.jpg"
+        Image.new("RGB", (300, 300), "gray").save(wall)
+        tar.add(wall, "people/wall_1.jpg")
+    train(archive, tmp_path / "work", 1, monkeypatch, "--portraits", portraits)
+    frames = np.load(tmp_path / "work" / "portraits.npy")
+    assert frames.shape == (1, layout.PREVIEW_FRAME_SIZE, layout.PREVIEW_FRAME_SIZE, 3)
+    portraits.unlink()
+    train(archive, tmp_path / "work", 2, monkeypatch, "--portraits", portraits)
 
 
 def test_an_archive_that_is_not_there_is_said(
