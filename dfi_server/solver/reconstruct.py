@@ -188,7 +188,9 @@ def reconstruct(
             now.append(layer.float() + changed)
             missing.append(shifted - changed)
         z_whole, gradient = image + window.in_image(z - photo), window.in_image(solver.gradient)
-        return window.of_image(by(z_whole, place, gradient, now, missing))
+        with network.autocast():
+            step = by(z_whole, place, gradient, now, missing)
+        return window.of_image(step)
 
     def state(iteration: int) -> Iteration:
         solution = Solution(solver.point, tuple(solver.pairs), window)

@@ -7,6 +7,7 @@ same shape loads through the same door.
 import hashlib
 import warnings
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import safetensors.torch
@@ -54,6 +55,12 @@ class VGGFeatures(nn.Module):
     def precision(self) -> torch.dtype:
         weight: Tensor = next(self.features.parameters())
         return weight.dtype
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """In its context other networks, of float32 parameters, compute in this one's precision."""
+        if self.precision == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.mean.device.type, self.precision)
 
     def forward(self, image: Tensor) -> Features:
         x = ((image - self.mean) / self.std).to(self.precision, memory_format=torch.channels_last)

@@ -164,7 +164,7 @@ def train(
         images = images.to(device)
         with torch.no_grad():
             wanted = teacher(images)
-        with torch.autocast(device.type, torch.bfloat16, enabled=teacher.precision == torch.bfloat16):
+        with teacher.autocast():
             seen = student(images)
         features, differences = losses(seen, wanted)
         optimiser.zero_grad(set_to_none=True)

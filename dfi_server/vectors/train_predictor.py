@@ -122,8 +122,7 @@ class Edits:
     def step(self, predictor: Predictor, point: Point) -> Tensor:
         """What the predictor adds to a point's u."""
         missing = [target - layer for target, layer in zip(self._target, point.features, strict=True)]
-        in_bfloat16 = self._network.precision == torch.bfloat16
-        with torch.autocast(point.image.device.type, torch.bfloat16, enabled=in_bfloat16):
+        with self._network.autocast():
             step: Tensor = predictor(point.image, self._place, point.gradient, point.features, missing)
         return step
 
