@@ -121,6 +121,19 @@ def test_eyes_stay_sharp_behind_glasses(starter: Editor, closed: np.ndarray, mon
     assert likeness[0] > max(0.75, likeness[1] + 0.02)
 
 
+def test_glasses_end_at_the_ears(starter: Editor, closed: np.ndarray) -> None:
+    """Nothing beside the face changes: portraits with glasses show ears more often, which no one asked for."""
+    change = np.abs(composite(closed, starter.edit(closed, {"eyeglasses": 0.4}).patch).astype(int) - closed).max(
+        axis=-1
+    )
+    (face,) = starter.faces(closed)
+    outer_corners = face.landmarks[[0, 2], 0]
+    apart = np.ptp(outer_corners)
+    columns = np.flatnonzero(change.max(axis=0))
+    assert columns.min() > outer_corners.min() - apart / 2
+    assert columns.max() < outer_corners.max() + apart / 2
+
+
 @pytest.mark.usefixtures("no_portraits")
 @pytest.mark.parametrize("name", ["smiling", "mouth_wide_open", "eyeglasses", "mustache"])
 def test_without_portraits_edits_are_made_by_the_solver_alone(name: str, starter: Editor, closed: np.ndarray) -> None:

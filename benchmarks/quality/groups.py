@@ -147,7 +147,8 @@ def turn(landmarks: np.ndarray) -> float:
 
 def judged(editor: Editor, judges: Judges, face: Face, attribute: str) -> dict[str, Any]:
     after = composite(face.photo, editor.edit(face.photo, {attribute: ALPHA}).patch)
-    return report.compare("", attribute, face.key, face.before, judges.look(face.in_layout(after)))
+    record = report.compare("", attribute, face.key, face.before, judges.look(face.in_layout(after)))
+    return {key: record[key] for key in ("attribute", "face", *report.COUNTED)}
 
 
 def write_sheet(path: Path, faces: list[Face], count: int) -> None:

@@ -47,7 +47,9 @@ def compare(recipe: str, attribute: str, face: str, before: Verdict, after: Verd
 
 
 FIGURES = "appears | distance | age, years | P(male)"
-"""The columns of `figures`."""
+"""The columns of `figures`..."""
+COUNTED = ("probability_before", "probability", "identity_distance", "age_shift", "male_shift")
+"""...and what of a record they count."""
 
 
 def figures(records: Sequence[Record]) -> str:
