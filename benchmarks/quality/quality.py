@@ -43,6 +43,8 @@ from dfi_server.vectors.store import open_store
 STORE = "heldout"
 ATTRIBUTES = ("smiling", "eyeglasses", "senior", "mustache", "mouth_wide_open")
 ALPHA = 0.4
+ALONE = "-alone"
+"""What the name of a store ends with where L-BFGS does without the store's predictor."""
 _SHEET_ROWS = 10
 
 
@@ -110,7 +112,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--people", type=int, default=60)
     parser.add_argument("--paper-people", type=int, default=20, help="how many of them for the paper's recipe")
     parser.add_argument(
-        "--stores", nargs="+", default=[STORE, paths.STARTER.name], help="built without the people held out"
+        "--stores",
+        nargs="+",
+        default=[STORE, paths.STARTER.name],
+        help=f"built without the people held out; NAME{ALONE}: without its predictor",
     )
     parser.add_argument("--work", type=Path, default=paths.home() / "quality", help="where edits are kept")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes, of one thread each")
@@ -171,7 +176,12 @@ def _bar(text: str) -> Iterator[Callable[[int, int], None]]:
         yield progress
 
 
-_editor = functools.cache(Editor)  # once a process
+@functools.cache  # once a process
+def _editor(recipe: str) -> Editor:
+    editor = Editor(recipe.removesuffix(ALONE))
+    if recipe.endswith(ALONE):
+        editor.predictor = None
+    return editor
 
 
 def edit(task: Task) -> None:
