@@ -223,6 +223,8 @@ def with_and_without(editor: Editor, frames: Sequence[Tensor]) -> list[tuple[flo
         photo, name = picture(frame), ATTRIBUTES[number % len(ATTRIBUTES)]
         for kind, (one, alphas) in enumerate(work):
             settings = [{name: alpha} for alpha in alphas]
+            if number == 0:  # threads, kernels and caches
+                one.sweep(photo, settings, box=box)
             predictor = one.predictor
             for begins_with in (predictor, None):
                 one.predictor = begins_with
