@@ -40,7 +40,7 @@ from dfi_server.vectors import low_rank, own
 MAX_ALPHA = 2.0
 """Alpha beyond +-2 is refused; 0.1 to 0.5 is the useful range."""
 
-PASSES, WORTH = 1, 4
+PASSES, WORTH = 2, 4
 """How often a solve takes the predictor's step, and how many iterations of L-BFGS it takes the place of."""
 
 _FORMAT = 1
