@@ -101,8 +101,9 @@ class _Block(nn.Module):
 
 def _norm(x: Tensor) -> Tensor:
     """(N, C, H, W) to (N, 1, 1, 1)."""
-    norm: Tensor = x.square().sum(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(vgg.ENERGY_FLOOR**0.5)
-    return norm
+    # channel by channel: added up in the same order by any number of threads
+    norm: Tensor = x.square().sum(dim=(2, 3), keepdim=True).sum(dim=1, keepdim=True).sqrt()
+    return norm.clamp_min(vgg.ENERGY_FLOOR**0.5)
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ def test_the_neighbours_of_a_face_are_like_it(editor: Editor) -> None:
     means = []
     for number in (most, least):
         phi = features(editor, look(int(number), editor.store.info.frame_size))
-        made._attributes(phi, lambda: None)  # the scale is measured
+        made.attributes(phi, lambda: None)  # the scale is measured
         chosen.clear()
         made.vectors(["smiling"], phi, 8, lambda: None)
         assert len(chosen) == 2 * 12
@@ -86,15 +86,15 @@ def test_the_neighbours_of_a_face_are_like_it(editor: Editor) -> None:
 def test_the_scale_is_measured_once_and_again_for_another_store(editor: Editor) -> None:
     phi = features(editor, faces.Faces().frame(0, editor.store.info.frame_size))
     passes = []
-    first = Neighbours(editor.store, editor.network, editor.device)._attributes(phi, lambda: passes.append(1))
+    first = Neighbours(editor.store, editor.network, editor.device).attributes(phi, lambda: passes.append(1))
     assert passes
     count = len(passes)
-    again = Neighbours(editor.store, editor.network, editor.device)._attributes(phi, lambda: passes.append(1))
+    again = Neighbours(editor.store, editor.network, editor.device).attributes(phi, lambda: passes.append(1))
     assert len(passes) == count
     assert np.allclose(first, again)
     (file,) = paths.stores().glob("*.scale.json")
     file.write_text(json.dumps(json.loads(file.read_text()) | {"of": "another"}))
-    Neighbours(editor.store, editor.network, editor.device)._attributes(phi, lambda: passes.append(1))
+    Neighbours(editor.store, editor.network, editor.device).attributes(phi, lambda: passes.append(1))
     assert len(passes) == 2 * count
 
 
@@ -102,10 +102,10 @@ def test_what_is_read_goes_with_what_the_table_says(editor: Editor) -> None:
     kept = faces.Faces()
     made = Neighbours(editor.store, editor.network, editor.device)
     read = [
-        made._attributes(features(editor, kept.frame(i, editor.store.info.frame_size)), lambda: None) for i in range(48)
+        made.attributes(features(editor, kept.frame(i, editor.store.info.frame_size)), lambda: None) for i in range(48)
     ]
     for name in ("eyeglasses", "smiling", "mouth_wide_open"):
-        column = made._names.index(name)
+        column = made.names.index(name)
         said = kept.values[:, kept.names.index(name)] > 0  # which is what is drawn
         assert np.corrcoef(np.stack(read)[:, column], said)[0, 1] > 0.5, name
 
