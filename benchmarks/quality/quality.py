@@ -1,10 +1,10 @@
 """Quality table: does the attribute appear, what else changes, is it still the same person?
 
     python benchmarks/quality/quality.py --lfw lfw-deepfunneled.tgz --attributes lfw_attributes.txt --vgg19 vgg19.pth \\
-        --output docs/quality
+        --output docs/quality.json
 
-writes docs/quality.json (every verdict) and .md (the table), and sheet.jpg, to look at, into the folder --work: its
-people are real ones. Needs the extra "benchmarks".
+writes every verdict there, and prints the tables; sheet.jpg, to look at, is in the folder --work: its people are real
+ones. Needs the extra "benchmarks".
 
 One person in eight is held out (lfw.is_held_out): the vectors, the paper's neighbours and the judges' training come
 from the others. The first run builds the store "heldout" from them. Edits are kept in the folder --work, so that a run
@@ -100,7 +100,7 @@ def main() -> None:
             shown[task.face].append(np.asarray(Image.open(task.picture)))
     labels = ["photo", *(f"{a}: {recipe}" for a in ATTRIBUTES for recipe in (*options.stores, PAPER))]
     report.write_sheet(options.work / "sheet.jpg", list(shown.values()), labels)
-    print(options.output.with_suffix(".md").read_text())
+    print(report.report(records, judges.accuracy, ALPHA, options.output.name))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lfw", type=Path, required=True)
     parser.add_argument("--attributes", type=Path, required=True)
     parser.add_argument("--vgg19", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True, help="without a suffix")
+    parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--people", type=int, default=60)
     parser.add_argument("--paper-people", type=int, default=20, help="how many of them for the paper's recipe")
     parser.add_argument(

@@ -79,10 +79,9 @@ def write_sheet(target: Path, rows: Sequence[Sequence[np.ndarray]], labels: Sequ
 
 
 def write(output: Path, records: Sequence[Record], accuracy: Accuracy, alpha: float) -> None:
-    """Write `output`.json and `output`.md."""
+    """Every verdict, as JSON."""
     content = {"alpha": alpha, "judges": dataclasses.asdict(accuracy), "edits": records}
-    output.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
-    output.with_suffix(".md").write_text(report(records, accuracy, alpha, output.name))
+    output.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def report(records: Sequence[Record], accuracy: Accuracy, alpha: float, name: str) -> str:
@@ -94,7 +93,7 @@ def report(records: Sequence[Record], accuracy: Accuracy, alpha: float, name: st
     lines = [
         f"# Quality on unseen people, alpha {alpha:g}",
         "",
-        f"Made by `python benchmarks/quality/quality.py`; every verdict is in {name}.json. `paper` is the "
+        f"Made by `python benchmarks/quality/quality.py`; every verdict is in {name}. `paper` is the "
         "paper's own recipe:",
         "the difference of means of 100 neighbours with and 100 without the attribute, and 500 L-BFGS iterations on",
         "all pixels of the frame. The others are ours, by the store's name: heldout has VGG-19, starter the network",
