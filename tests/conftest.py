@@ -30,6 +30,8 @@ from dfi_server.vectors import build, faces, lfw
 hypothesis.settings.register_profile("dfi", deadline=None)  # what takes how long is no test's business
 hypothesis.settings.load_profile("dfi")
 
+pytest.register_assert_rewrite("gimp.applying")  # its assertions tell what they saw, as tests' do
+
 LFW_LIMIT = 300
 FACES = Path(__file__).parent / "support" / "faces"
 

@@ -124,13 +124,11 @@ def test_eyes_stay_sharp_behind_glasses(starter: Editor, closed: np.ndarray, mon
 
 def test_glasses_end_at_the_ears(starter: Editor, closed: np.ndarray) -> None:
     """Nothing beside the face changes: portraits with glasses show ears more often, which no one asked for."""
-    change = np.abs(composite(closed, starter.edit(closed, {"eyeglasses": 0.4}).patch).astype(int) - closed).max(
-        axis=-1
-    )
+    glasses = composite(closed, starter.edit(closed, {"eyeglasses": 0.4}).patch)
+    columns = np.flatnonzero((glasses != closed).any(axis=(0, 2)))
     (face,) = starter.faces(closed)
     outer_corners = face.landmarks[[0, 2], 0]
     apart = np.ptp(outer_corners)
-    columns = np.flatnonzero(change.max(axis=0))
     assert columns.min() > outer_corners.min() - apart / 2
     assert columns.max() < outer_corners.max() + apart / 2
 

@@ -29,7 +29,7 @@ from dfi_server.face.layout import DETAIL_FRAME_SIZE, SHARP_SPAN
 from dfi_server.face.lips import openness
 from dfi_server.face.portraits import load_portraits
 from dfi_server.photo import disk
-from dfi_server.photo.pixels import Photo, Pixels, brightness, composite
+from dfi_server.photo.pixels import Photo, Pixels, brightness, composite, to_8bit
 from dfi_server.vectors.pictures import CHOSEN
 from dfi_server.vectors.portraits import is_held_out, read_portraits
 
@@ -147,7 +147,7 @@ def _part(face: np.ndarray, part: tuple[slice, slice]) -> np.ndarray:
     middle = [(side.start + side.stop) // 2 for side in part]
     half = (part[1].stop - part[1].start) // 2
     y, x = (int(np.clip(place - half, 0, len(face) - 2 * half)) for place in middle)
-    return np.rint(255 * np.clip(face[y : y + 2 * half, x : x + 2 * half], 0, 1)).astype(np.uint8)
+    return to_8bit(face[y : y + 2 * half, x : x + 2 * half])
 
 
 def table(results: dict[str, dict[str, dict[str, list[float]]]]) -> str:

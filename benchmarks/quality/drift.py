@@ -19,7 +19,7 @@ from dfi_server.commands.arguments import parse_alphas
 from dfi_server.edit import Editor
 from dfi_server.face.frame import Frame, warp
 from dfi_server.face.layout import FRAME_BOX, PHOTO_SIZE
-from dfi_server.photo.pixels import Pixels, composite
+from dfi_server.photo.pixels import Pixels, composite, to_8bit
 from dfi_server.vectors import lfw
 
 SETTINGS = ("smiling=0.4", "mouth_wide_open=0.4", f"eyeglasses={ALPHA}", "mustache=0.4", "senior=0.4")
@@ -29,7 +29,7 @@ def in_lfw_layout(frame: Frame, photo: Pixels) -> np.ndarray:
     """(250, 250, 3) uint8: what the judges look at."""
     unit = frame.size / FRAME_BOX[2]
     to_frame = np.array([[unit, 0, -unit * FRAME_BOX[0]], [0, unit, -unit * FRAME_BOX[1]], [0, 0, 1]])
-    return np.rint(255 * warp(photo, frame.matrix @ to_frame, (PHOTO_SIZE, PHOTO_SIZE))).astype(np.uint8)
+    return to_8bit(warp(photo, frame.matrix @ to_frame, (PHOTO_SIZE, PHOTO_SIZE)))
 
 
 def main() -> None:

@@ -19,18 +19,18 @@ from pathlib import Path
 
 import numpy as np
 import paper_recipe
+import report
 import torch
 from drift import in_lfw_layout
 from tqdm import tqdm
 
 from dfi_server import paths
-from dfi_server.commands.contact_sheet import contact_sheet
 from dfi_server.edit import Editor
 from dfi_server.face import layout
 from dfi_server.face.choice import FaceChooser
 from dfi_server.face.frame import soften
 from dfi_server.photo import disk
-from dfi_server.photo.pixels import Photo, Pixels, composite
+from dfi_server.photo.pixels import Pixels, composite
 from dfi_server.solver import vgg
 from dfi_server.vectors import faces, lfw
 from dfi_server.vectors.neighbours import Neighbours
@@ -80,8 +80,7 @@ def main() -> None:
                 row.append(_edit(recipe, editor, photo, name, vectors[name]))
                 seconds[recipe].append(time.perf_counter() - began)
             rows.append(row)
-    sheet = contact_sheet(rows, ["photo", *TRANSFORMATIONS], cell=_CELL)
-    disk.write(options.output.with_suffix(".jpg"), Photo(np.asarray(sheet)))
+    report.write_sheet(options.output.with_suffix(".jpg"), rows, ["photo", *TRANSFORMATIONS], cell=_CELL)
     text = _report(editor, seconds, len(people))
     options.output.with_suffix(".md").write_text(text)
     print(text)

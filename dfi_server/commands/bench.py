@@ -10,7 +10,6 @@ import json
 import math
 import statistics
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -217,23 +216,21 @@ def with_and_without(editor: Editor, frames: Sequence[Tensor]) -> list[tuple[flo
     """Median seconds of a finished edit, of a sweep and of a preview: with the stores' predictors, and without."""
     previewer = Editor(paths.PREVIEW, editor.device.type)
     work = [(editor, (ALPHA,)), (editor, SWEEP), (previewer, (ALPHA,))]
-    seconds: dict[tuple[int, bool], list[float]] = defaultdict(list)
+    led: list[list[float]] = [[] for _ in work]
+    alone: list[list[float]] = [[] for _ in work]
     box = (0, 0, layout.FRAME_SIZE, layout.FRAME_SIZE)
     for number, frame in enumerate(frames):
         photo, name = picture(frame), ATTRIBUTES[number % len(ATTRIBUTES)]
-        for kind, (one, alphas) in enumerate(work):
-            settings = [{name: alpha} for alpha in alphas]
+        for (one, alphas), seconds_led, seconds_alone in zip(work, led, alone, strict=True):
+            sweep = partial(one.sweep, photo, [{name: alpha} for alpha in alphas], box=box)
             if number == 0:  # threads, kernels and caches
-                one.sweep(photo, settings, box=box)
-            predictor = one.predictor
-            for begins_with in (predictor, None):
-                one.predictor = begins_with
-                took = _timed(partial(one.sweep, photo, settings, box=box))
-                seconds[kind, begins_with is predictor].append(took)
+                sweep()
+            seconds_led.append(_timed(sweep))
+            predictor, one.predictor = one.predictor, None
+            seconds_alone.append(_timed(sweep))
             one.predictor = predictor
     return [
-        (statistics.median(seconds[kind, True]), statistics.median(seconds[kind, False] or seconds[kind, True]))
-        for kind in range(len(work))
+        (statistics.median(with_it), statistics.median(without)) for with_it, without in zip(led, alone, strict=True)
     ]
 
 

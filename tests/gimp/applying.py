@@ -1,12 +1,11 @@
 """The filter run on a drawn face in a real GIMP, without a window, and what became of the image."""
 
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-from gimp.gimp import Gimp, running
+from gimp.gimp import Gimp
 from PIL import Image
 
 from dfi_server.wire.client import Client, EditRequest, EditResult
@@ -17,12 +16,6 @@ before = digest(layer)
 status, sentence = call(image, [layer], **values)
 answer = {"status": status, "sentence": sentence, **outcome(image, layer, before)}
 """
-
-
-@pytest.fixture(scope="module")
-def gimp(gimp_root: Path) -> Iterator[Gimp]:
-    with running(Gimp(gimp_root)) as gimp:
-        yield gimp
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gimp import archive
 from gimp.dialog import DIALOG, LOG, MESSAGE
-from gimp.gimp import Window, find_gimps, running
+from gimp.gimp import Gimp, Window, find_gimps, running
 from gimp.server import serving
 
 
@@ -41,6 +41,12 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def screenshots(gimp_root: Path, tmp_path: Path) -> Path:
     """Where to put pictures: a folder for each GIMP in DFI_TEST_SCREENSHOTS, if that is set."""
     return Path(os.environ.get("DFI_TEST_SCREENSHOTS", tmp_path)) / gimp_root.name
+
+
+@pytest.fixture(scope="module")
+def gimp(gimp_root: Path) -> Iterator[Gimp]:
+    with running(Gimp(gimp_root)) as gimp:
+        yield gimp
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gimp.dialog import SHOWN, names, show
-from gimp.gimp import Gimp, Window, running, wait_for
+from gimp.gimp import Gimp, Window, wait_for
 from gimp.server import editing, listening, serving
 from PIL import Image
 
@@ -33,12 +33,6 @@ SIDE = 260
 def sample(portrait: np.ndarray) -> np.ndarray:
     """What of the bundled photo is around its face: finding that takes the less the smaller it is."""
     return np.ascontiguousarray(portrait[:SIDE, 90 : 90 + SIDE])
-
-
-@pytest.fixture(scope="module")
-def gimp(gimp_root: Path) -> Iterator[Gimp]:
-    with running(Gimp(gimp_root)) as gimp:
-        yield gimp
 
 
 @pytest.fixture(scope="module")
