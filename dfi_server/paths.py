@@ -14,6 +14,9 @@ STARTER = Path(__file__).parent / "starter"
 PORTRAITS = Path(__file__).parent / "portraits"
 """The folder of what was learnt from sharp portraits; part of the package."""
 
+PREDICTORS = Path(__file__).parent / "predictors"
+"""The folder of what solves begin with, a file for each network (solver/predictor.py); part of the package."""
+
 SAMPLE = Path(__file__).parent / "sample" / "astronaut.jpg"
 """The portrait that is part of the package."""
 

@@ -25,9 +25,6 @@ vectors of {attributes} attributes made with it. It stands in for VGG-19 until `
 | for previews | the same for a frame of {preview_size} pixels instead of {size}; {preview_rank} singular values |
 | `averages.json` | what faces of the people held out show of each attribute, for `dfi report`: made by \
 `python -m dfi_server.vectors.averages` |
-| `predictor.safetensors` | the learnt step that a solve begins with, see docs/performance.md: made by \
-`python -m dfi_server.vectors.train_predictor` from frames of LFW, Congress, SFHQ and SFHQ-T2I, without people held \
-out |
 | built | {built} |
 
 Losses at the end, relative to the teacher's energy (0: the same, 1: nothing learnt):

@@ -5,7 +5,6 @@
                                 (or "smiling/relu3_1/channels" and so on: see low_rank, where the info names a rank)
     STORE/preview.safetensors   the same for a smaller frame, layout.PREVIEW_FRAME_SIZE; only the starter has it
     STORE/detail.safetensors    the same for a larger one, layout.DETAIL_FRAME_SIZE; as above
-    STORE/predictor.safetensors the learnt step that a solve begins with (solver/predictor.py); only the starter has it
 
 Beside each file of vectors lie the checksums of its tensors (see checksums).
 
@@ -45,7 +44,6 @@ PASSES, WORTH = 2, 4
 
 _FORMAT = 1
 _NETWORK = "network.safetensors"
-_PREDICTOR = "predictor.safetensors"
 _PREDICTED = (layout.PREVIEW_FRAME_SIZE, layout.FRAME_SIZE)  # the frames that the predictor is good at
 _VECTORS = {
     layout.FRAME_SIZE: "vectors.safetensors",
@@ -156,8 +154,11 @@ class Store:
         return weights
 
     def predictor(self, device: torch.device) -> predictor.Predictor | None:
-        """The learnt step that a solve begins with; None where there is none. Raises DFIError(BAD_STORE)."""
-        file = self.path / _PREDICTOR
+        """The learnt step that a solve begins with, of the package; None where its network has none.
+
+        Raises DFIError(BAD_STORE).
+        """
+        file = self.predictor_file
         if self.info.frame_size not in _PREDICTED or not file.exists():
             return None
         try:
@@ -165,7 +166,12 @@ class Store:
             checksums.check(file, {name: tensor.numpy() for name, tensor in tensors.items()})
             return predictor.load(tensors, device, PASSES, WORTH)
         except (OSError, safetensors.SafetensorError, KeyError, RuntimeError, ValueError) as error:
-            raise self._damaged() from error
+            raise _damaged(f"The file {file}", "install dfi-server again") from error
+
+    @property
+    def predictor_file(self) -> Path:
+        """Where the predictor for this store's network would be."""
+        return paths.PREDICTORS / f"{self.info.network_sha256[:16]}.safetensors"
 
     def vector(self, name: str) -> vgg.Features:
         """The attribute vector `name`: one (C, H, W) float tensor per layer, of unit root mean square."""
@@ -237,7 +243,11 @@ class Store:
 
     def _damaged(self) -> DFIError:
         remedy = "install dfi-server again" if self.is_starter else "run 'dfi setup' again"
-        return DFIError(ErrorCode.BAD_STORE, f"The store in {self.path} is damaged or from another version: {remedy}.")
+        return _damaged(f"The store in {self.path}", remedy)
+
+
+def _damaged(what: str, remedy: str) -> DFIError:
+    return DFIError(ErrorCode.BAD_STORE, f"{what} is damaged or from another version: {remedy}.")
 
 
 def open_store(name: str | None = None) -> Store:

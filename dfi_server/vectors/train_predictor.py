@@ -7,10 +7,11 @@ the objective's gradient after each pass, in units of the objective at the photo
 is told at the next. People held out (lfw.is_held_out) are not trained on: with some of them it is measured, beside the
 solver.
 
-FOLDER holds the training's state, from which the same command goes on; predictor.safetensors, a running average of the
-weights, of half precision (--start begins from such a file); and curve.jsonl. Its first line has the solver's
-mean objective after 0, 1, ... iterations relative to the photo's, the others have the predictor's after 1, 2, ...
-passes: `train`, of what was trained on since the line before, and `held_out`.
+FOLDER holds the training's state, from which the same command goes on; a running average of the weights, of half
+precision, under the name that it has in predictors/, with its checksums (--start begins from such a file); and
+curve.jsonl. Its first line has the solver's mean objective after 0, 1, ... iterations relative to the photo's, the
+others have the predictor's after 1, 2, ... passes: `train`, of what was trained on since the line before, and
+`held_out`.
 """
 
 import argparse
@@ -29,7 +30,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dfi_server import paths
+from dfi_server import checksums, paths
 from dfi_server.errors import DFIError
 from dfi_server.face import layout
 from dfi_server.face.find import align, find_largest
@@ -39,7 +40,7 @@ from dfi_server.photo.whole import write_whole
 from dfi_server.solver import reconstruct, vgg
 from dfi_server.solver.change import Unknowns
 from dfi_server.solver.place import place_of
-from dfi_server.solver.predictor import Predictor, load
+from dfi_server.solver.predictor import Predictor
 from dfi_server.vectors import lfw, portraits
 from dfi_server.vectors.store import Store, open_store
 
@@ -55,6 +56,7 @@ MOST_ATTRIBUTES = 3  # in one sum
 MEASURED = ("smiling", "eyeglasses", "senior", "mustache", "mouth_wide_open")
 MEASURED_ALPHA = 0.4
 MEASURED_FACES = 6
+SOLVER_ITERATIONS = 24  # iterations of the solver beside it
 
 _WARM_UP = 100  # updates
 _MEASURE_EVERY, _SAVE_EVERY = 50, 25  # rounds
@@ -147,17 +149,16 @@ class Measure:
 
     def solver(self) -> np.ndarray:
         """The solver's mean objective after 0, 1, ... iterations, relative to the photo's."""
-        iterations = 2 * self._vectors.store.info.iterations
         curves = []
         for i, name in tqdm(self._pairs, desc="solver", disable=None):
             state = reconstruct.reconstruct(
                 self._network,
                 self._images[i : i + 1],
                 lambda phi, name=name: self._vectors.shift({name: MEASURED_ALPHA}, phi),  # type: ignore[misc]
-                iterations=iterations,
+                iterations=SOLVER_ITERATIONS,
             )
             trace = np.array([sum(losses.layers) + losses.variation for losses in state.losses])
-            curves.append(np.pad(trace, (0, iterations + 1 - len(trace)), "edge") / trace[0])
+            curves.append(np.pad(trace, (0, SOLVER_ITERATIONS + 1 - len(trace)), "edge") / trace[0])
         return np.asarray(np.mean(curves, axis=0))
 
     def __call__(self, predictor: Predictor) -> dict[str, object]:
@@ -214,7 +215,8 @@ class Training:
         self.rounds += 1
         return np.asarray(torch.stack(losses).cpu().numpy())
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, name: str) -> None:
+        """`name`: of the running average's file."""
         tensors = {
             f"{kind}/{name}": self._optimiser.state[parameter][kind]
             for name, parameter in self.predictor.named_parameters()
@@ -226,8 +228,9 @@ class Training:
         new = folder / "state.new"
         safetensors.torch.save_file(tensors, new)
         new.replace(_state(folder))
-        halves = {name: tensor.half() for name, tensor in self.average.state_dict().items()}
-        safetensors.torch.save_file(halves, folder / "predictor.safetensors")
+        halves = {key: tensor.half().cpu() for key, tensor in self.average.state_dict().items()}
+        safetensors.torch.save_file(halves, folder / name)
+        checksums.write(folder / name, {key: tensor.numpy() for key, tensor in halves.items()})
 
     def load(self, folder: Path) -> None:
         tensors = safetensors.torch.load_file(_state(folder))
@@ -283,6 +286,13 @@ def _images(frames: Tensor, device: torch.device) -> Tensor:
     return soften(frames.to(device).float() / 255)
 
 
+def begin_with(predictor: Predictor, weights: Mapping[str, Tensor]) -> None:
+    """Take another predictor's weights. One for another network has other channels of phi: those stay as they are."""
+    own = predictor.state_dict()
+    fitting = {key: tensor.float() for key, tensor in weights.items() if tensor.shape == own[key].shape}
+    predictor.load_state_dict(own | fitting)
+
+
 def train(options: argparse.Namespace) -> None:
     """Until options.rounds, or until it is interrupted. Raises DFIError as lfw.read_photos and open_store do."""
     device = vgg.choose_device(options.device)
@@ -292,10 +302,9 @@ def train(options: argparse.Namespace) -> None:
     frames, measured = read_frames(options, store)
     measure = Measure(network, vectors, measured)
     torch.manual_seed(options.seed)
+    predictor = Predictor([layer.shape[0] for layer in store.vector(vectors.names[0])]).to(device)
     if options.start:
-        predictor = load(safetensors.torch.load_file(options.start), device).requires_grad_(True).train()
-    else:
-        predictor = Predictor([layer.shape[0] for layer in store.vector(vectors.names[0])]).to(device)
+        begin_with(predictor, safetensors.torch.load_file(options.start))
     training = Training(predictor, options.rate)
     options.work.mkdir(parents=True, exist_ok=True)
     if _state(options.work).exists():
@@ -322,7 +331,7 @@ def train(options: argparse.Namespace) -> None:
                 figures = measure(training.average) if training.rounds % _MEASURE_EVERY == 0 else {}
                 seconds = round(time.monotonic() - began)
                 log(round=training.rounds, seconds=seconds, train=_rounded(np.mean(recent, axis=0)), **figures)
-                training.save(options.work)
+                training.save(options.work, store.predictor_file.name)
                 recent.clear()
 
 
@@ -335,7 +344,7 @@ def main() -> int:
     parser.add_argument("--lfw", type=Path, required=True, metavar="TGZ", help="lfw-deepfunneled.tgz")
     parser.add_argument("--portraits", type=Path, metavar="TAR", help="faces-hd.tar: sharp faces, as many as there are")
     parser.add_argument("--work", type=Path, required=True, metavar="FOLDER", help="where the training is kept")
-    parser.add_argument("--start", type=Path, metavar="FILE", help="a predictor.safetensors to begin with")
+    parser.add_argument("--start", type=Path, metavar="FILE", help="a predictor to begin with, of any network")
     parser.add_argument("--store", default=paths.PREVIEW, help="whose network and vectors (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=100_000, help="in all (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=BATCH, help="faces a round (default: %(default)s)")

@@ -70,15 +70,17 @@ def test_a_solve_begins_with_a_learnt_step_and_takes_fewer(name: str, portrait: 
     assert led.loss < 1.02 * alone.loss
 
 
-def test_a_damaged_learnt_step_is_said(tmp_path: Path) -> None:
-    copy = shutil.copytree(paths.STARTER, tmp_path / "copy")
-    file = copy / "predictor.safetensors"
+def test_a_damaged_learnt_step_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "PREDICTORS", Path(shutil.copytree(paths.PREDICTORS, tmp_path / "predictors")))
+    store = Store(paths.STARTER)
+    file = store.predictor_file
     content = bytearray(file.read_bytes())
     content[-100] ^= 1
     file.write_bytes(content)
-    assert "damaged" in refusal(lambda: Store(copy).predictor(torch.device("cpu")), ErrorCode.BAD_STORE)
+    sentence = refusal(lambda: store.predictor(torch.device("cpu")), ErrorCode.BAD_STORE)
+    assert f"{file} is damaged" in sentence and "install dfi-server again" in sentence
     file.unlink()
-    assert Store(copy).predictor(torch.device("cpu")) is None
+    assert store.predictor(torch.device("cpu")) is None
 
 
 @pytest.mark.parametrize(("name", "rows"), [("eyeglasses", slice(95, 150)), ("smiling", slice(130, 185))])

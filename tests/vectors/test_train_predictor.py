@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from support.tiny import tiny_weights, write_tiny_lfw
 
-from dfi_server import paths
+from dfi_server import checksums, paths
 from dfi_server.face import layout
 from dfi_server.vectors import build, train_predictor
+from dfi_server.vectors.store import open_store
 
 
 @pytest.fixture
@@ -33,6 +34,13 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(train_predictor, "_WARM_UP", 10)
     torch.set_num_threads(2)
     return archive
+
+
+def learnt_in(work: Path) -> dict[str, torch.Tensor]:
+    (file,) = work.glob("????????????????.safetensors")
+    tensors = safetensors.torch.load_file(file)
+    checksums.check(file, {name: tensor.numpy() for name, tensor in tensors.items()})
+    return tensors
 
 
 def train(archive: Path, work: Path, rounds: int, monkeypatch: pytest.MonkeyPatch, *more: object) -> None:
@@ -54,9 +62,19 @@ def test_the_predictor_learns_and_goes_on(archive: Path, tmp_path: Path, monkeyp
 
     for rounds in (8, 12):
         train(archive, halves, rounds, monkeypatch)
-    learnt, again = (safetensors.torch.load_file(work / "predictor.safetensors") for work in (whole, halves))
+    learnt, again = (learnt_in(work) for work in (whole, halves))
     for name, tensor in learnt.items():
         assert torch.equal(tensor, again[name]), name
+
+
+def test_training_begins_with_the_predictor_of_another_network(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = open_store(paths.STARTER.name).predictor_file
+    train(archive, tmp_path / "work", 2, monkeypatch, "--start", other, "--rate", 1e-9)
+    begun, learnt = safetensors.torch.load_file(other), learnt_in(tmp_path / "work")
+    assert begun["seen.0.weight"].shape != learnt["seen.0.weight"].shape  # other channels of relu3_1
+    assert torch.allclose(begun["first.0.weight"], learnt["first.0.weight"], atol=1e-3)
 
 
 def test_faces_of_portraits_are_found_once(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
