@@ -330,8 +330,8 @@ class Editor:
         size = self.store.info.frame_size
         kept = None
         if expression:
-            moved = torch.from_numpy(expression.kept)[None, None].to(self.device)
-            kept = F.interpolate(moved, (size, size), mode="area")
+            moved = torch.from_numpy(expression.kept)[None, None]
+            kept = F.interpolate(moved, (size, size), mode="area").to(self.device)
         if size != layout.DETAIL_FRAME_SIZE:
             return kept
         pixels = np.arange(size)

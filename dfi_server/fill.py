@@ -219,8 +219,8 @@ class Filler:
 
         def shift(whole: vgg.Features) -> vgg.Features:
             relu3_1, relu4_1, relu5_1 = (
-                window.in_features(wanted - own, layer) * F.interpolate(inside, layer.shape[-2:], mode="area")
-                for wanted, own, layer in zip(target, window.of_features(whole), whole, strict=True)
+                window.in_features(wanted - own, layer) * F.avg_pool2d(inside, scale)
+                for wanted, own, layer, scale in zip(target, window.of_features(whole), whole, vgg.SCALES, strict=True)
             )
             return relu3_1, relu4_1, relu5_1
 
@@ -378,8 +378,8 @@ def _where_unseen(own: np.ndarray, other: np.ndarray, covered: np.ndarray) -> np
 def _distance(features: vgg.Features, others: vgg.Features, weight: Tensor) -> float:
     """One minus the cosine between features where `weight` (1, 1, H, W) is, the mean over the layers."""
     cosines = []
-    for layer, other in zip(features, others, strict=True):
-        root = F.interpolate(weight, layer.shape[-2:], mode="area").sqrt()
+    for layer, other, scale in zip(features, others, vgg.SCALES, strict=True):
+        root = F.avg_pool2d(weight, scale).sqrt()
         cosines.append(F.cosine_similarity((root * layer.float()).flatten(), (root * other.float()).flatten(), dim=0))
     return 1 - float(torch.stack(cosines).mean())
 

@@ -67,7 +67,7 @@ class Window:
         """The same part of relu3_1, relu4_1 and relu5_1, which are 4, 8 and 16 times coarser."""
         relu3_1, relu4_1, relu5_1 = (
             layer[..., self.rows.start // s : self.rows.stop // s, self.columns.start // s : self.columns.stop // s]
-            for layer, s in zip(layers, (4, 8, 16), strict=True)
+            for layer, s in zip(layers, vgg.SCALES, strict=True)
         )
         return relu3_1, relu4_1, relu5_1
 

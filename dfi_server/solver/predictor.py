@@ -71,7 +71,7 @@ class Predictor(nn.Module):
             size = layer.shape[-2:]
             length = relative.expand(-1, 1, *size)
             told = torch.cat([seen(_unit(layer)), wanted(_unit(change)), length], dim=1)
-            x = down(torch.cat([F.interpolate(x, size=size, mode="area"), told], dim=1))
+            x = down(torch.cat([F.avg_pool2d(x, 2), told], dim=1))  # places where VGG's pooling has them
             levels.append(x)
         levels.pop()
         for narrow, up, finer in zip(reversed(self.narrow), reversed(self.up), reversed(levels), strict=True):

@@ -19,6 +19,9 @@ from dfi_server.errors import DFIError, ErrorCode
 LAYERS = ("relu3_1", "relu4_1", "relu5_1")
 """The layers of phi (paper, section 4: "conv3_1, conv4_1 and conv5_1", taken after their ReLU)."""
 
+SCALES = (4, 8, 16)
+"""Pixels of the image to one place of each layer, across and down; what is left over at the end has none."""
+
 # Positions in torchvision's vgg19().features, which is not imported: that takes as long as torch itself.
 _RELU_INDEX = {11: "relu3_1", 20: "relu4_1", 29: "relu5_1"}
 _CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28)  # conv1_1 ... conv5_1

@@ -141,7 +141,7 @@ def learn(
 
         for batch in build.prefetch(build.batches(faces(), build.BATCH)):
             used += [face.number for face in batch]
-            frames = _stack([face.frame for face in batch], place)
+            frames = _stack([face.frame for face in batch])
             features = main.features(frames)
             labels = torch.from_numpy(examples.values[[face.number for face in batch]])
             values = torch.cat([labels, readout(features)], dim=1)
@@ -150,7 +150,7 @@ def learn(
             fine = [i for i, face in enumerate(batch) if face.sharp is not None]
             if detail and fine:
                 sharp += [batch[i].number for i in fine]
-                portraits = _stack([face.sharp for face in batch if face.sharp is not None], place)
+                portraits = _stack([face.sharp for face in batch if face.sharp is not None])
                 detail.sums.add(values[fine], detail.features(portraits))
         _check_counts(names, examples, above[used], "faces")
         made = []
@@ -189,16 +189,16 @@ def _face(number: int, photo: Path, canonical: np.ndarray) -> _Face | None:
     return _Face(number, to_8bit(seen(pixels, frame)), sharp)
 
 
-def _stack(frames: Sequence[np.ndarray], device: torch.device) -> Tensor:
+def _stack(frames: Sequence[np.ndarray]) -> Tensor:
     """(N, 3, size, size) in [0, 1]."""
-    return torch.from_numpy(np.stack(frames)).to(device).permute(0, 3, 1, 2) / 255
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2) / 255
 
 
 class _Stage:
     """One network with a store's vectors for one size of frame, and the sums of what it saw."""
 
     def __init__(self, store: Store, columns: tuple[str, ...], device: torch.device) -> None:
-        self.store = store
+        self.store, self._device = store, device
         self._network = vgg.load(store.weights(), device)
         self.sums = build.Sums(columns, "ridge", device)
 
@@ -208,7 +208,7 @@ class _Stage:
         size = self.store.info.frame_size
         images = F.interpolate(frames, size=size, mode="area")
         images = images if size == layout.DETAIL_FRAME_SIZE else soften(images)
-        parts = [self._network(each) for each in torch.split(images, _FORWARD)]
+        parts = [self._network(each.to(self._device)) for each in torch.split(images, _FORWARD)]
         return [torch.cat(layer).float() for layer in zip(*parts, strict=True)]
 
     def differences(self, column: str, names: Sequence[str], share: float) -> dict[str, float]:

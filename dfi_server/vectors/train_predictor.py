@@ -99,27 +99,35 @@ class Edits:
     def __init__(self, network: vgg.VGGFeatures, vectors: Vectors, images: Tensor, settings: list[Setting]) -> None:
         """`images`: (N, 3, H, W), a setting for each."""
         self._network, self._images = network, images
-        with torch.no_grad():
-            self._phi = network(images)
-        each = [_one(self._phi, i) for i in range(len(images))]
+        z = images.clone().requires_grad_(True)
+        features = network(z)
+        phi = _detached(features)
+        each = [_one(phi, i) for i in range(len(images))]
         shifts = [vectors.shift(setting, phi) for setting, phi in zip(settings, each, strict=True)]
         self._losses = [reconstruct.FeatureLoss(phi, shift) for phi, shift in zip(each, shifts, strict=True)]
         self._place = torch.cat([place_of(shift, (images.shape[-2], images.shape[-1])) for shift in shifts])
         self._target = [
-            phi + torch.cat(layers) for phi, layers in zip(self._phi, zip(*shifts, strict=True), strict=True)
+            layer + torch.cat(changes) for layer, changes in zip(phi, zip(*shifts, strict=True), strict=True)
         ]
         self._unknowns = Unknowns(self._place)
-        self.start = self.at(images.new_zeros(len(images), 5, *images.shape[-2:]))
+        loss = self._loss(z, features)
+        (asked,) = torch.autograd.grad(loss.sum(), z)  # the photos' own features were needed first
+        u = images.new_zeros(len(images), 5, *images.shape[-2:]).requires_grad_(True)
+        (gradient,) = torch.autograd.grad(self._unknowns(u)(images), u, asked)
+        self.start = Point(u.detach(), images, phi, loss.detach(), gradient)
+
+    def _loss(self, z: Tensor, features: vgg.Features) -> Tensor:
+        distance = [loss(_one(features, i)) for i, loss in enumerate(self._losses)]
+        smooth = [reconstruct.TV_WEIGHT * reconstruct.TVLoss()(image) for image in torch.split(z, 1)]
+        return torch.stack(distance) + torch.stack(smooth)
 
     def at(self, u: Tensor) -> Point:
         u = u.detach().requires_grad_(True)
         z = self._unknowns(u)(self._images)
         features = self._network(z)
-        distance = [loss(_one(features, i)) for i, loss in enumerate(self._losses)]
-        smooth = [reconstruct.TV_WEIGHT * reconstruct.TVLoss()(image) for image in z.split(1)]
-        loss = torch.stack(distance) + torch.stack(smooth)
+        loss = self._loss(z, features)
         (gradient,) = torch.autograd.grad(loss.sum(), u)
-        return Point(u.detach(), z.detach(), [layer.detach() for layer in features], loss.detach(), gradient)
+        return Point(u.detach(), z.detach(), _detached(features), loss.detach(), gradient)
 
     def step(self, predictor: Predictor, point: Point) -> Tensor:
         """What the predictor adds to a point's u."""
@@ -127,6 +135,11 @@ class Edits:
         with self._network.autocast():
             step: Tensor = predictor(point.image, self._place, point.gradient, point.features, missing)
         return step
+
+
+def _detached(features: vgg.Features) -> vgg.Features:
+    relu3_1, relu4_1, relu5_1 = (layer.detach() for layer in features)
+    return relu3_1, relu4_1, relu5_1
 
 
 def _one(features: vgg.Features, i: int) -> vgg.Features:
@@ -283,7 +296,7 @@ def _portrait_frames(options: argparse.Namespace, store: Store) -> np.ndarray:
 
 def _images(frames: Tensor, device: torch.device) -> Tensor:
     """As edits see them: in [0, 1], and soft."""
-    return soften(frames.to(device).float() / 255)
+    return soften(frames.float() / 255).to(device)
 
 
 def begin_with(predictor: Predictor, weights: Mapping[str, Tensor]) -> None:
