@@ -5,14 +5,10 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import pairwise, product
-from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from dfi_server import paths
 from dfi_server.errors import DFIError, ErrorCode
@@ -20,28 +16,20 @@ from dfi_server.face import beard, layout, skin
 from dfi_server.face.choice import FaceChooser
 from dfi_server.face.expression import EXPRESSIONS, SOLVED, Expression, express
 from dfi_server.face.find import Face
-from dfi_server.face.frame import Frame, cut, soften
+from dfi_server.face.frame import Frame
 from dfi_server.face.paste import paste
 from dfi_server.face.portraits import load_portraits
 from dfi_server.face.solved import Solve, SolvedFace
 from dfi_server.photo.pixels import Box, Layers, Patch, Pixels, check_photo, merge, on_one_box, within
 from dfi_server.solver import reconstruct, vgg
-from dfi_server.vectors.neighbours import Neighbours
+from dfi_server.stage import FINE, Asked, Stage
 from dfi_server.vectors.store import check_alphas, open_store
 from dfi_server.wire.limits import MAX_ITERATIONS, check_neighbours
 from dfi_server.wire.messages import FaceChoice
 
 _REFINEMENT = 0.175  # see _refinement
 _LEAST_SPAN = 240  # photo pixels across the smallest frame with detail that LFW's photos lack
-_FINE = {
-    "eyeglasses": 1.15,
-    "sunglasses": 1.5,
-    "bushy_eyebrows": 1.0,
-}  # times alpha, what portraits' vectors are good at
 _FROM_THE_PHOTO = ("eyeglasses",)  # on top of a coarse pair, a fine one would be a second pair
-_EYES = (90, 250), (84, 316)  # rows and columns of the large frame that _FINE is about; beyond the temples it has ears
-_FACE = (10, 350), (30, 370)  # the same without neck and background, in which a few portraits agree in nothing
-_FADE = 20  # its pixels over which these end
 _ALIKE = 0.9  # cosine between two settings, above which the solution of one is a start for the other
 
 log = logging.getLogger(__name__)
@@ -74,7 +62,7 @@ class Edit:
 class Editor:
     """One network and one store of attribute vectors, loaded once, on one device.
 
-    predictor: what solves begin with; None: with L-BFGS.
+    stage: what solves with them.
     """
 
     def __init__(self, store: str | None = None, device: str = "auto") -> None:
@@ -82,8 +70,8 @@ class Editor:
         self._asked_for = store
         self.store = open_store(store)
         self.device = vgg.choose_device(device)
-        self.network = vgg.load(self.store.weights(), self.device)
-        self.predictor = self.store.predictor(self.device)
+        self.stage = Stage(self.store, self.device)
+        self.network = self.stage.network
         self._chooser = FaceChooser(self.store.canonical_landmarks)
 
     @property
@@ -166,13 +154,12 @@ class Editor:
         The strongest is solved first. Each of the others starts from the one before where both ask for the same, more
         or less of it, and then takes a fraction of the iterations. The patches share one rectangle.
         """
-        count = self.store.info.iterations if iterations is None else iterations
         tolerance = reconstruct.TOLERANCE if iterations is None else 0.0
-        if not 1 <= count <= MAX_ITERATIONS:
-            raise DFIError(ErrorCode.BAD_REQUEST, f"Iterations must be from 1 to {MAX_ITERATIONS}, not {count}.")
+        if iterations is not None and not 1 <= iterations <= MAX_ITERATIONS:
+            raise DFIError(ErrorCode.BAD_REQUEST, f"Iterations must be from 1 to {MAX_ITERATIONS}, not {iterations}.")
         if neighbours is not None:
             check_neighbours(neighbours)
-            _ = self._neighbours  # whether there are any is said before the work
+            _ = self.stage.neighbours  # whether there are any is said before the work
         for alphas in settings:
             check_alphas(alphas, keep)
             self.store.check_names([*alphas, *keep])
@@ -181,13 +168,14 @@ class Editor:
         order = sorted(range(len(settings)), key=lambda i: -_length(settings[i]))
         alike = [False, *(_alike(settings[before], settings[i]) for before, i in pairwise(order))]
 
-        def most(stage: "Editor", refined: bool) -> int:
-            full = stage.store.info.iterations if iterations is None or stage is not self else count
+        def most(stage: Stage, share: Mapping[str, float], refined: bool) -> int:
+            asked = iterations if stage is self.stage else None
+            full = stage.most_iterations(share) if asked is None else asked
             return _refinement(full) if refined else full
 
         steps = product(frames, zip(order, alike, strict=True))
         shares = [(refined, self._shares(frame, settings[i])) for frame, (i, refined) in steps]
-        done, total = 0, sum(most(stage, refined) for refined, share in shares for stage in share)
+        done, total = 0, sum(most(*part, refined) for refined, share in shares for part in share.items())
 
         def alive(iteration: int = 0, loss: float = math.nan) -> None:
             progress(Progress(min(done + iteration, total), total, loss))
@@ -197,7 +185,7 @@ class Editor:
         solved: list[list[SolvedFace]] = [[] for _ in settings]
         try:
             for frame in frames:
-                starts: dict[Editor, _Start] = {}  # what each stage ended with at the setting before
+                starts: dict[Stage, _Start] = {}  # what each stage ended with at the setting before
                 for i, refined in zip(order, alike, strict=True):
                     began = time.perf_counter()
                     layers, solves = Layers(photo), []
@@ -205,15 +193,15 @@ class Editor:
                     moved = layers.photo
                     for stage, alphas in self._shares(frame, settings[i], expression is not None).items():
                         start = starts.get(stage) if refined else None
-                        finishes = stage is not self and bool(alphas.keys() - _FROM_THE_PHOTO)
-                        full = most(stage, False) // (2 if finishes else 1)
-                        nearest = neighbours if stage is self else None
-                        state, solve = stage._solve(
-                            layers,
-                            frame,
-                            alphas,
+                        finishes = stage is not self.stage and bool(alphas.keys() - _FROM_THE_PHOTO)
+                        full = most(stage, alphas, False) // (2 if finishes else 1)
+                        nearest = neighbours if stage is self.stage else None
+                        part = frame.of_size(stage.store.info.frame_size)
+                        state = stage.solve(
+                            layers.photo,
+                            part,
+                            Asked(alphas, keep, nearest, alive),
                             expression,
-                            partial(stage.shift, alphas, keep=keep, neighbours=nearest, alive=alive),
                             moved if finishes else None,
                             iterations=_refinement(start.iterations) if start else full,
                             tolerance=0.0 if start else tolerance,
@@ -222,8 +210,11 @@ class Editor:
                         )
                         taken = start.iterations if start else state.iteration
                         starts[stage] = _Start(state.solution, _length(alphas), taken)
-                        solves.append(solve)
-                        done += most(stage, refined)
+                        change = state.change
+                        layers.add(paste(layers.photo, part, state.photo, change))
+                        figures = state.iteration, state.evaluations, state.loss, state.losses
+                        solves.append(Solve(part, alphas, change, *figures))
+                        done += most(stage, alphas, refined)
                     _add_fine(layers, moved, frame, settings[i])
                     seconds = time.perf_counter() - began
                     solved[i].append(SolvedFace(frame, layers.patch, expression, solves, seconds))
@@ -249,14 +240,12 @@ class Editor:
             layers.add(expression.patch)
         return expression
 
-    def _shares(
-        self, frame: Frame, alphas: Mapping[str, float], moved: bool = True
-    ) -> dict["Editor", dict[str, float]]:
+    def _shares(self, frame: Frame, alphas: Mapping[str, float], moved: bool = True) -> dict[Stage, dict[str, float]]:
         """What is left for this solver, and for the one that paints fine things. `moved`: a new expression is there."""
         coarse = dict(alphas)
         if moved and _is_large(frame) and load_portraits():
             coarse |= {name: SOLVED.get(name, 0.0) * coarse[name] for name in EXPRESSIONS if name in coarse}
-        fine = {name: gain * coarse[name] for name, gain in _FINE.items() if coarse.get(name, 0.0) > 0}
+        fine = {name: gain * coarse[name] for name, gain in FINE.items() if coarse.get(name, 0.0) > 0}
         own = coarse.keys() & set(self.store.own_attributes)
         detailer = self._detailer if (fine or own) and _is_large(frame) else None  # loaded when it is needed
         if detailer:
@@ -264,83 +253,19 @@ class Editor:
         else:
             fine = {}
         coarse = {name: alpha for name, alpha in coarse.items() if name not in fine or name not in _FROM_THE_PHOTO}
-        shares = {self: coarse, detailer: fine}
+        shares = {self.stage: coarse, detailer: fine}
         return {stage: share for stage, share in shares.items() if stage and any(share.values())}
 
     @cached_property
-    def _detailer(self) -> "Editor | None":
+    def _detailer(self) -> Stage | None:
         """The solver for the frame in which a sharp portrait's details are seen; a preview does without."""
         if self.store.info.frame_size != layout.FRAME_SIZE:
             return None
         try:
-            return Editor(paths.DETAIL, self.device.type)
+            return Stage(open_store(paths.DETAIL), self.device)
         except DFIError as error:
             log.warning("%s Until then glasses and the like come out coarser.", error)
             return None
-
-    def _solve(
-        self,
-        layers: Layers,
-        frame: Frame,
-        alphas: Mapping[str, float],
-        expression: Expression | None,
-        shift: Callable[[vgg.Features], vgg.Features],
-        towards: Pixels | None,
-        **how: Any,
-    ) -> tuple[reconstruct.Iteration, Solve]:
-        """Change the face in a frame and lay the result over the photo; for the rest see reconstruct."""
-        frame = frame.of_size(self.store.info.frame_size)
-
-        def image(photo: Pixels) -> Tensor:
-            sharp = cut(photo, frame)
-            return (sharp if frame.size == layout.DETAIL_FRAME_SIZE else soften(sharp)).to(self.device)
-
-        state = reconstruct.reconstruct(
-            self.network,
-            image(layers.photo),
-            shift,
-            predictor=self.predictor,
-            kept=self._kept(expression, alphas),
-            towards=None if towards is None else image(towards),
-            **how,
-        )
-        change = state.change
-        layers.add(paste(layers.photo, frame, state.photo, change))
-        return state, Solve(frame, alphas, change, state.iteration, state.evaluations, state.loss, state.losses)
-
-    def shift(
-        self,
-        alphas: Mapping[str, float],
-        phi: vgg.Features,
-        *,
-        keep: Collection[str] = (),
-        neighbours: int | None = None,
-        alive: Callable[[], object] = lambda: None,
-    ) -> vgg.Features:
-        """What an edit adds to a face's features, see Store.shift; `alive` is called now and then, and may raise."""
-        instead = self._neighbours.vectors(list(alphas), phi, neighbours, alive) if neighbours else {}
-        return self.store.shift(alphas, phi, keep, instead)
-
-    @cached_property
-    def _neighbours(self) -> Neighbours:
-        return Neighbours(self.store, self.network, self.device)
-
-    def _kept(self, expression: Expression | None, alphas: Mapping[str, float]) -> Tensor | None:
-        """What of this solver's frame must stay: what an expression moved; for the detailer all but eyes or face."""
-        size = self.store.info.frame_size
-        kept = None
-        if expression:
-            moved = torch.from_numpy(expression.kept)[None, None]
-            kept = F.interpolate(moved, (size, size), mode="area").to(self.device)
-        if size != layout.DETAIL_FRAME_SIZE:
-            return kept
-        pixels = np.arange(size)
-        down, across = (
-            np.clip(np.minimum(pixels - low, high - pixels) / _FADE, 0, 1).astype(np.float32)
-            for low, high in (_FACE if alphas.keys() - _FINE.keys() else _EYES)
-        )
-        free = torch.from_numpy(np.outer(down, across))[None, None].to(self.device)
-        return 1 - free if kept is None else 1 - free * (1 - kept)
 
     def faces(self, photo: Pixels, box: Box | None = None) -> list[Face]:
         """The faces of a photo, or those in a box of it, as `edit` numbers them. Raises DFIError as `edit` does."""

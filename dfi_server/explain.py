@@ -13,6 +13,7 @@ from dfi_server.face.frame import Frame, cut, sample, soften
 from dfi_server.face.solved import SolvedFace
 from dfi_server.photo.pixels import Box, Pixels, Size, crop, to_picture
 from dfi_server.solver import vgg
+from dfi_server.stage import Asked
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def energy(
     """
     frame = frame.of_size(editor.store.info.frame_size)
     phi = editor.network(soften(cut(photo, frame)).to(editor.device))
-    shift = editor.shift(alphas, phi, keep=keep, neighbours=neighbours)
+    shift = editor.stage.shift(Asked(alphas, keep, neighbours), phi)
     return {
         name: (layer[0].square().sum(dim=0) / features.float().square().sum().clamp_min(vgg.ENERGY_FLOOR))
         .cpu()

@@ -180,7 +180,7 @@ def _bar(text: str) -> Iterator[Callable[[int, int], None]]:
 def _editor(recipe: str) -> Editor:
     editor = Editor(recipe.removesuffix(ALONE))
     if recipe.endswith(ALONE):
-        editor.predictor = None
+        editor.stage.led = False
     return editor
 
 

@@ -213,7 +213,7 @@ def _report(editor: Editor, frames: Sequence[Tensor], traces: Sequence[tuple[Tra
 
 
 def with_and_without(editor: Editor, frames: Sequence[Tensor]) -> list[tuple[float, float]]:
-    """Median seconds of a finished edit, of a sweep and of a preview: with the stores' predictors, and without."""
+    """Median seconds of a finished edit, of a sweep and of a preview: with a predictor's first steps, and without."""
     previewer = Editor(paths.PREVIEW, editor.device.type)
     work = [(editor, (ALPHA,)), (editor, SWEEP), (previewer, (ALPHA,))]
     led: list[list[float]] = [[] for _ in work]
@@ -226,9 +226,9 @@ def with_and_without(editor: Editor, frames: Sequence[Tensor]) -> list[tuple[flo
             if number == 0:  # threads, kernels and caches
                 sweep()
             seconds_led.append(_timed(sweep))
-            predictor, one.predictor = one.predictor, None
+            one.stage.led = False
             seconds_alone.append(_timed(sweep))
-            one.predictor = predictor
+            one.stage.led = True
     return [
         (statistics.median(with_it), statistics.median(without)) for with_it, without in zip(led, alone, strict=True)
     ]

@@ -28,6 +28,9 @@ TV_WEIGHT = 1e-3
 ITERATIONS = 60
 """L-BFGS iterations of a finished edit, at most."""
 
+LED_ITERATIONS = 20
+"""The same where another network's solution leads: it stands for the first half of them."""
+
 TOLERANCE = 0.01
 """A finished edit ends earlier where its last _RECENT iterations brought less than this part of all the way."""
 
@@ -128,6 +131,7 @@ def reconstruct(
     tv_weight: float = TV_WEIGHT,
     start: Solution | None = None,
     predictor: Predictor | None = None,
+    lead: Solution | None = None,
     everywhere: bool = False,
     kept: Tensor | None = None,
     towards: Tensor | None = None,
@@ -139,6 +143,7 @@ def reconstruct(
     unless `start` is given: the solution for a similar shift of the same image, as far as both are about the same part.
     `predictor`: where there is no `start`, its passes take the place of the first iterations, each of predictor.worth
     of them; the first pass that brings no decrease is taken back, and ends that.
+    `lead`: another network's solution for the same, in place of the first LED_ITERATIONS / 2, where it is a decrease.
     `tolerance`: the solve ends before `iterations` when the last _RECENT of them brought less than this part of the
     objective's whole decrease, so that an attribute that is quick to come costs no more than it needs.
     `everywhere`: the whole image may change, as in the paper, not only where the shift acts.
@@ -212,7 +217,9 @@ def reconstruct(
         callback(last)
         losses.extend([last.loss] * by)
 
-    if predictor and not start:
+    if lead and not start and solver.jump(lead.within(window).point):
+        advance(LED_ITERATIONS // 2)
+    elif predictor and not start:
         for _ in range(predictor.passes):
             if count == iterations or not solver.jump(solver.point + predicted(predictor)):
                 break

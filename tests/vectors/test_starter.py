@@ -64,7 +64,7 @@ def test_its_card_says_where_it_comes_from(starter: Editor) -> None:
 def test_a_solve_begins_with_a_learnt_step_and_takes_fewer(name: str, portrait: np.ndarray) -> None:
     editor = Editor(name, device="cpu")
     led = editor.edit(portrait, {"senior": 0.4})
-    editor.predictor = None
+    editor.stage.led = False
     alone = editor.edit(portrait, {"senior": 0.4})
     assert led.evaluations < alone.evaluations
     assert led.loss < 1.02 * alone.loss
