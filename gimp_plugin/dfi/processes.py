@@ -64,7 +64,7 @@ def end(process: int, at_once: bool) -> None:
     """Ask a process to end, or end it; one that has ended already is none."""
     # Windows knows no asking: there both end it.
     number = signal.SIGTERM if not at_once or sys.platform == "win32" else signal.SIGKILL
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    with contextlib.suppress(OSError):  # Windows says of a process that has ended that its argument is invalid
         os.kill(process, number)
 
 
