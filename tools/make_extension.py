@@ -123,7 +123,8 @@ def metainfo(second: int) -> bytes:
     main = f"{installation.NAME}/{files.MAIN}"
     add(add(component, "custom"), "value", main, key="GIMP::plug-in-path")
     ElementTree.indent(component)
-    return ElementTree.tostring(component, encoding="utf-8", xml_declaration=True) + b"\n"
+    written: bytes = ElementTree.tostring(component, encoding="utf-8", xml_declaration=True)
+    return written + b"\n"
 
 
 def pack(archive: Path, folder: Path, second: int) -> None:

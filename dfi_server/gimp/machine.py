@@ -3,17 +3,18 @@
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from dfi_server import system
 
 ASK_SECONDS = 20.0  # that a program gets to say its version: the first start of a Flatpak takes some
 
 
 @dataclass(frozen=True)
 class Machine:
-    """system: "linux", "darwin" or "win32", as sys.platform has it. root: where paths of the system begin."""
+    """system: "linux", "darwin" or "win32", as dfi_server.system's NAME. root: where paths of the system begin."""
 
     system: str
     home: Path
@@ -23,7 +24,7 @@ class Machine:
     @classmethod
     def here(cls) -> "Machine":
         """The one that this program runs on, for the user who runs it."""
-        return cls(sys.platform, Path.home(), os.environ)
+        return cls(system.NAME, Path.home(), os.environ)
 
     def folder(self, variable: str, default: str) -> Path:
         """The folder that an environment variable names; else `default`, below the user's home."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import zmq
 
+from dfi_server import system
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.gimp.record import Record
 
@@ -75,4 +76,4 @@ def _pip(temporary: Path) -> list[str]:
     if importlib.util.find_spec("pip"):
         return [sys.executable, "-m", "pip"]
     venv.create(temporary / "venv", with_pip=True)
-    return [str(temporary / "venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")), "-m", "pip"]
+    return [str(system.program_of(temporary / "venv", "python")), "-m", "pip"]

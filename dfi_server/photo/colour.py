@@ -1,16 +1,13 @@
 """The way between a photo's own colour space and sRGB, in which edits are made."""
 
 import functools
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pyvips
 
+from dfi_server import system
 from dfi_server.photo import icc
 from dfi_server.photo.pixels import Patch, Photo, Pixels, crop, from_unit, to_depth, to_unit
 
@@ -74,17 +71,7 @@ def _means_srgb(icc_profile: bytes | None, channels: int) -> bool:
     return bool(np.abs(to_unit(seen) - to_unit(colours)).max() < _SAME)
 
 
-@contextmanager
-def _file(icc_profile: bytes | None, channels: int) -> Iterator[str]:
+def _file(icc_profile: bytes | None, channels: int) -> AbstractContextManager[str]:
     """libvips takes output profiles from files only, and is far from exact in dark grays but where they are RGB."""
     profile = icc.gray_as_rgb(icc_profile) if icc_profile and channels == 1 else icc_profile
-    if hasattr(os, "memfd_create"):  # Linux, where there may be no folder to write to
-        with os.fdopen(os.memfd_create("profile.icc"), "wb") as file:
-            file.write(profile or b"")
-            file.flush()
-            yield f"/proc/self/fd/{file.fileno()}"
-    else:
-        with tempfile.TemporaryDirectory() as folder:  # Windows lets nobody read a file that is open for writing
-            named = Path(folder) / "profile.icc"
-            named.write_bytes(profile or b"")
-            yield str(named)
+    return system.file_with(profile or b"", "profile.icc")

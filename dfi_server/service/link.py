@@ -13,7 +13,7 @@ import zmq
 from dfi_server import system
 
 _KEY = "DFI_WORKER_KEY"
-_TOO_LONG = 60  # characters of a folder's path that leave no room for a Unix socket's name
+_LONGEST = 60  # bytes of a folder's path that leave room for a Unix socket's name
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def bind(socket: "zmq.Socket[bytes]") -> Link:
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
     """A new folder for this user alone, which stays unless something fails."""
-    folder = tempfile.mkdtemp(prefix="dfi-", dir="/tmp" if len(tempfile.gettempdir()) > _TOO_LONG else None)
+    folder = tempfile.mkdtemp(prefix="dfi-", dir=system.temporary_folder(_LONGEST))
     try:
         yield Path(folder)
     except BaseException:

@@ -11,8 +11,6 @@ import ipaddress
 import os
 import re
 import stat
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -35,7 +33,6 @@ KEYS_FOLDER, CLIENT_KEYS, SERVER_KEYS = "own-keys", "client", "server"  # in DFI
 _LONGEST = 100  # bytes of a Unix socket's path: the system takes 107 or fewer
 _FIRST_PORT, _PORTS = 49_152, 16_384  # those that nobody is given (RFC 6335)
 _HOST = re.compile(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]", re.ASCII)  # ZeroMQ gives others, such as "a;b", a meaning
-_LISTENS = "0A"  # a state in /proc/net/tcp
 
 
 class Place(NamedTuple):
@@ -54,8 +51,8 @@ class Place(NamedTuple):
 def find(endpoint: str, home: Path) -> Place:
     """The place that `endpoint` stands for, for the state folder `home`; any endpoint that is not the own stays so."""
     if endpoint == OWN:
-        in_sandbox = Path("/.flatpak-info").exists()  # its runtime folder is another one
-        endpoint = f"{IPC}{_socket(home)}" if zmq.has("ipc") and system.HAS_UNIX_SOCKETS and not in_sandbox else OWN_TCP
+        shut_in = system.sandbox() == "Flatpak"  # its runtime folder is another one
+        endpoint = f"{IPC}{_socket(home)}" if zmq.has("ipc") and system.HAS_UNIX_SOCKETS and not shut_in else OWN_TCP
     if endpoint != OWN_TCP:
         return Place(endpoint)
     port = _FIRST_PORT + int(_name(home), 16) % _PORTS
@@ -149,18 +146,14 @@ def claimed(endpoint: str) -> Iterator[None]:
 
     ZeroMQ would take the place of a server that is there. Raises DFIError(BUSY) then. `endpoint`: as checked.
     """
-    if sys.platform == "win32" or not endpoint.startswith(IPC):
+    if not system.HAS_UNIX_SOCKETS or not endpoint.startswith(IPC):
         yield
         return
-    import fcntl
-
     socket = Path(endpoint.removeprefix(IPC))
     try:
         with socket.with_suffix(".lock").open("ab") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DFIError(ErrorCode.BUSY, f"A server of yours runs at {endpoint} already: use that one.") from None
+            if not system.lock(lock):
+                raise DFIError(ErrorCode.BUSY, f"A server of yours runs at {endpoint} already: use that one.")
             yield
             socket.unlink(missing_ok=True)
     except OSError as error:
@@ -168,8 +161,8 @@ def claimed(endpoint: str) -> Iterator[None]:
 
 
 def check_owner(endpoint: str) -> None:
-    """Raise DFIError(UNREACHABLE) where another user's program listens at a port of this machine. Linux tells."""
-    owner = _listener(int(endpoint.rpartition(":")[2]))
+    """Raise DFIError(UNREACHABLE) where another user's program listens at a port of this machine, if that is known."""
+    owner = system.listener(int(endpoint.rpartition(":")[2]))
     if owner is not None and owner != system.user_id():
         raise DFIError(
             ErrorCode.UNREACHABLE,
@@ -177,28 +170,13 @@ def check_owner(endpoint: str) -> None:
         )
 
 
-def _listener(port: int) -> int | None:
-    """The user whose program listens at a port; None where nobody does, or it cannot be known."""
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with contextlib.suppress(OSError):
-            for line in Path(table).read_text().splitlines()[1:]:
-                _, local, _, state, _, _, _, owner, *_ = line.split()
-                if state == _LISTENS and int(local.rpartition(":")[2], 16) == port:
-                    return int(owner)
-    return None
-
-
 def _socket(home: Path) -> Path:
-    user = system.user_id()
-    for folder in filter(None, (os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{user}")):
-        socket = Path(folder) / "dfi" / _name(home)
-        if len(os.fsencode(socket)) <= _LONGEST and os.access(folder, os.W_OK) and Path(folder).stat().st_uid == user:
-            return socket
-    for folder in (tempfile.gettempdir(), "/tmp"):
-        socket = Path(folder) / f"dfi-{user}" / _name(home)
+    for folder in system.runtime_folders():
+        socket = folder / "dfi" / _name(home)
         if len(os.fsencode(socket)) <= _LONGEST:
-            break
-    return socket
+            return socket
+    socket = Path(f"dfi-{system.user_id()}") / _name(home)
+    return system.temporary_folder(_LONGEST - len(os.fsencode(socket)) - 1) / socket
 
 
 def _name(home: Path) -> str:

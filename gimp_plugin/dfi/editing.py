@@ -42,7 +42,8 @@ def run(
     chosen = layer = single_layer(drawables)
     server = Server()
     again = made(image, chosen)
-    if again and isinstance(again.request, Filling):
+    before = again.request if again else None
+    if isinstance(before, Filling):
         text = _("“{name}” is only a part of the face: choose Layer > Merge Down, then run the filter again.")
         raise UserError(text.format(name=chosen.get_name()))
     if again:
@@ -55,18 +56,20 @@ def run(
         compute(server, source, request, earlier)
         return True
 
-    from dialog import ask  # GTK needs a screen, which scripts do without
-    from get_dfi import offer
+    if not program.is_there():
+        from get_dfi import offer  # GTK needs a screen, which scripts do without
 
-    if not program.is_there() and not offer():
-        return False
+        if not offer():
+            return False
+    from dialog import ask
+
     # Not last time's face: another photo's number means nothing here.
-    config.set_property("face", str(again.request.face) if again else "largest")
-    if again:
-        config.set_property("attribute", format_alphas(again.request.alphas))
-        config.set_property("layer-mask", again.request.layer_mask)
-        config.set_property("keep", " ".join(again.request.keep))
-        config.set_property("neighbours", again.request.neighbours)
+    config.set_property("face", str(before.face) if before else "largest")
+    if before:
+        config.set_property("attribute", format_alphas(before.alphas))
+        config.set_property("layer-mask", before.layer_mask)
+        config.set_property("keep", " ".join(before.keep))
+        config.set_property("neighbours", before.neighbours)
     trouble = ""
     while ask(procedure, config, server, layer, lambda: Source(image, layer), trouble):
         try:

@@ -1,6 +1,5 @@
 """The dialog that comes where the program is not on this computer: how to get it, and a button that does it."""
 
-import sys
 import threading
 from collections import deque
 
@@ -12,6 +11,8 @@ import installer  # noqa: E402
 import program  # noqa: E402
 from gi.repository import GimpUi, GLib, Gtk, Pango  # noqa: E402
 from i18n import _  # noqa: E402
+
+from dfi_server import system  # noqa: E402
 
 _LINES = 8  # of the tool's output that tell what went wrong
 _PULSE = 100  # milliseconds
@@ -94,7 +95,7 @@ class _Dialog:
             commands = [" ".join(command)]
         else:
             how = _("Get uv or pipx, for instance so, then press “Look again”:")
-            commands = [_GET_A_TOOL.get(sys.platform, _GET_A_TOOL["linux"])]
+            commands = [_GET_A_TOOL.get(system.NAME, _GET_A_TOOL["linux"])]
         self._text.set_text(f"{news}\n\n{how}")
         self._commands.set_text("\n".join(commands))
         self._window.get_widget_for_response(_INSTALL).set_visible(bool(command))

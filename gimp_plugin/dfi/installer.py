@@ -2,23 +2,21 @@
 
 import contextlib
 import os
-import shlex
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import processes
 import program
+
+from dfi_server import system
 
 PYTORCH_CPU = os.environ.get("DFI_TORCH_CPU_INDEX") or "https://download.pytorch.org/whl/cpu"
 _TOOLS = {"uv": ("tool", "install", "--force"), "pipx": ("install", "--force", "--verbose")}  # force: over half of one
 _FOR_DEBUGGING = ("DEBUG", "TRACE", "pipx >")  # what --verbose brings beside pip's lines
 _ANSWER_SECONDS = 4.0
 _STOP_SECONDS = 5.0  # that a tool gets to take away what it has begun
-_NVIDIA = "0x10de"  # a vendor on the PCI bus; displays are the class 0x03....
 
 
 def command() -> list[str]:
@@ -32,8 +30,7 @@ def command() -> list[str]:
 
 def in_a_terminal() -> str:
     """The same as a user would type it."""
-    words = ["uv", "tool", "install", str(program.wheel())]
-    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
+    return system.command_line(["uv", "tool", "install", str(program.wheel())])
 
 
 class Installation:
@@ -81,7 +78,7 @@ def _environment() -> Mapping[str, str]:
     chosen: dict[str, Any] = {"PYTHONUNBUFFERED": "1"}
     if versions.exists():
         chosen |= {"UV_CONSTRAINT": versions.as_uri(), "PIP_CONSTRAINT": versions.as_uri()}  # spaces would part a path
-    if sys.platform == "linux" and not _has_nvidia_gpu() and _answers(f"{PYTORCH_CPU}/torch/"):
+    if system.NAME == "linux" and not system.has_nvidia_gpu() and _answers(f"{PYTORCH_CPU}/torch/"):
         others = os.environ.get("PIP_EXTRA_INDEX_URL", "")
         chosen |= {"UV_TORCH_BACKEND": "cpu", "PIP_EXTRA_INDEX_URL": f"{others} {PYTORCH_CPU}".strip()}
     return chosen
@@ -90,14 +87,4 @@ def _environment() -> Mapping[str, str]:
 def _answers(address: str) -> bool:
     with contextlib.suppress(OSError, ValueError), urllib.request.urlopen(address, timeout=_ANSWER_SECONDS):
         return True
-    return False
-
-
-def _has_nvidia_gpu() -> bool:
-    if any(Path("/proc/driver/nvidia/gpus").glob("*")):
-        return True
-    for vendor in Path("/sys/bus/pci/devices").glob("*/vendor"):
-        with contextlib.suppress(OSError):
-            if vendor.read_text().strip() == _NVIDIA and vendor.with_name("class").read_text().startswith("0x03"):
-                return True
     return False

@@ -1,4 +1,7 @@
-"""This user's processes: started from GIMP, those of a command line, and their end, in each system's own way."""
+"""This user's processes: started from GIMP, those of a command line, and their end, in each system's own way.
+
+Of a damaged plug-in dfi_server.system may be missing, which server.py tells: it is imported where it is needed.
+"""
 
 import contextlib
 import json
@@ -8,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 _PS = ("ps", "-ww", "-x", "-o", "pid=,args=")  # of this user
 _CIM = (
@@ -27,8 +29,10 @@ def ending_with(words: str) -> list[int]:
 
 def said(command: Sequence[str], seconds: float = _SECONDS) -> str:
     """What a program prints; "" where it cannot be run, fails or takes longer."""
+    from dfi_server import system
+
+    hidden = system.without_window()
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        hidden = {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {}
         done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=seconds, **hidden)
         return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""
     return ""
@@ -36,9 +40,8 @@ def said(command: Sequence[str], seconds: float = _SECONDS) -> str:
 
 def start(command: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[str]":
     """Run a program, and what it starts in its turn, to be ended together. Its output is one stream of text."""
-    apart: dict[str, Any] = {"start_new_session": True}
-    if sys.platform == "win32":
-        apart = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
+    from dfi_server import system
+
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -47,7 +50,7 @@ def start(command: Sequence[str], environment: Mapping[str, str]) -> "subprocess
         env={**os.environ, **environment},
         encoding="utf-8",
         errors="replace",
-        **apart,
+        **system.detached(),
     )
 
 
@@ -62,16 +65,19 @@ def interrupt(process: "subprocess.Popen[str]", at_once: bool) -> None:
 
 def end(process: int, at_once: bool) -> None:
     """Ask a process to end, or end it; one that has ended already is none."""
-    # Windows knows no asking: there both end it.
-    number = signal.SIGTERM if not at_once or sys.platform == "win32" else signal.SIGKILL
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    number = signal.SIGTERM  # Windows knows no asking: there it ends it
+    if at_once and sys.platform != "win32":
+        number = signal.SIGKILL
+    with contextlib.suppress(OSError):  # Windows says of a process that has ended that its argument is invalid
         os.kill(process, number)
 
 
 def _linux() -> Iterator[tuple[int, str]]:
+    from dfi_server import system
+
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):  # ended meanwhile
-            if path.stat().st_uid == os.getuid():
+            if path.stat().st_uid == system.user_id():
                 yield int(path.parent.name), path.read_bytes().decode(errors="replace").strip("\0").replace("\0", " ")
 
 

@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,15 +39,16 @@ class Missing(UserError):
 
 def sandbox() -> str:
     """The name of the sandbox that GIMP is in; "" where it may start any program."""
-    if Path("/.flatpak-info").exists():
-        return "Flatpak"
-    return "Snap" if os.environ.get("SNAP") else ""
+    from dfi_server import system  # not at the top: see processes.py
+
+    return system.sandbox()
 
 
 def settings() -> dict[str, Any]:
     """How the server is reached and started, as server.json has it.
 
-    Raises Missing; OSError, ValueError, LookupError and TypeError where server.json is damaged.
+    Raises Missing; OSError, ValueError, LookupError and TypeError where server.json is damaged, ImportError where the
+    plug-in is.
     """
     recorded = json.loads(RECORD.read_text("utf-8")) if RECORD.exists() else None
     if recorded is not None and _runs(recorded):
@@ -60,12 +60,12 @@ def settings() -> dict[str, Any]:
 
 
 def is_there() -> bool:
-    """Whether there is anything to reach or to start. A damaged record is something: what is wrong with it is said."""
+    """Whether there is anything to reach or to start. A damaged plug-in is something: what is wrong with it is said."""
     try:
         return _runs(settings())
     except Missing:
         return False
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, ImportError):
         return True
 
 
@@ -113,13 +113,15 @@ def _found() -> dict[str, Any] | None:
 
 def _of_tools() -> Iterator[str]:
     """In the environments of install.sh, pipx and uv, where their links are gone."""
+    from dfi_server import system
+
     home = Path.home()
     data = (GLib.get_user_data_dir(), home / ".local/share", home / ".local", home / "Library/Application Support")
     environments = [Path(folder, name) for folder in data for name in _ENVIRONMENTS]
     if chosen := os.environ.get("DFI_HOME"):
         environments.insert(0, Path(chosen, "venv"))
     for environment in environments:
-        if path := shutil.which("dfi", path=str(environment / ("Scripts" if sys.platform == "win32" else "bin"))):
+        if path := shutil.which(str(system.program_of(environment, "dfi"))):
             yield path
 
 

@@ -1,5 +1,6 @@
 """The DFI server as the plug-in sees it: found or started, asked, restarted, and its state in words."""
 
+import importlib
 import os
 import socket
 import sys
@@ -103,9 +104,8 @@ class Server:
         try:
             if not _has_pyzmq():  # then a process that has it is asked
                 sys.path.insert(0, str(HERE / "substitute"))
-                import zmq
-
-                zmq.relay = _relay()
+                substitute: Any = importlib.import_module("zmq")
+                substitute.relay = _relay()
             from dfi_server.wire import client
         except ImportError as error:
             raise NotInstalled(_("A part of the plug-in is missing ({error}).").format(error=error)) from error

@@ -1,7 +1,9 @@
 """The plug-in's processes.py: it finds a server by its command line, and ends it, whatever the system tells with."""
 
+import errno
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -48,6 +50,17 @@ def test_a_server_is_found_and_ended(
             processes.end(server.pid, at_once=True)  # it is none any more
         finally:
             other.kill()
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EINVAL, "The parameter is incorrect"), ProcessLookupError()])
+def test_one_that_has_ended_is_none(processes: ModuleType, monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    """Windows says so with its error 87, which is no ProcessLookupError."""
+
+    def kill(process: int, number: int) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "kill", kill)
+    processes.end(12, at_once=False)
 
 
 @pytest.mark.parametrize("alone", [False, True])

@@ -185,6 +185,23 @@ def test_server_that_does_not_start(window: Window, tiny: str, face: np.ndarray,
     wait_for("a new layer", lambda: len(names(window)) == 2, seconds=60)
 
 
+def test_part_of_the_plug_in_that_is_missing(window: Window, tiny: str, face: np.ndarray) -> None:
+    """The dialog comes as usual, to say so, and goes on once it is there."""
+    window.server(tiny)
+    show(window, face)
+    part = window.plugin / "dfi_server"
+    part.rename(part.with_suffix(".aside"))
+    try:
+        dialog = open_dialog(window)
+        time.sleep(2)  # that it takes to look for it
+    finally:
+        part.with_suffix(".aside").rename(part)
+    window.focus(dialog)
+    window.key(RESTART)
+    apply_dialog(window, dialog)
+    wait_for("a new layer", lambda: len(names(window)) == 2, seconds=60)
+
+
 def test_server_that_hangs(window: Window, _tiny_built: Path, face: np.ndarray, screenshots: Path) -> None:
     """It is ended and another started from the dialog, which stays open."""
     window.server(free_endpoint(), home=_tiny_built)

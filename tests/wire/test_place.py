@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from support.checks import refusal
 from support.servers import PIXELS, SMALL, Slow, failure_of, serving
 
+from dfi_server import system
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.service.server import Server
 from dfi_server.wire import place
@@ -241,6 +242,17 @@ def test_without_unix_sockets_it_is_a_port_with_keys_that_nobody_else_can_read(
     finally:
         server.stop()
         thread.join(20)
+
+
+@pytest.mark.parametrize(("name", "value"), [("HAS_UNIX_SOCKETS", False), ("sandbox", lambda: "Flatpak")])
+def test_so_it_is_in_windows_and_in_flatpak(
+    tmp_path: Path, runtime: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: object
+) -> None:
+    assert place.find(place.OWN, tmp_path).endpoint.startswith(place.IPC)
+    monkeypatch.setattr(system, name, value)
+    assert place.find(place.OWN, tmp_path) == place.find(place.OWN_TCP, tmp_path)
+    with place.claimed(place.EXAMPLE):  # of such a place nothing is held
+        pass
 
 
 @pytest.mark.parametrize("endpoint", ["ipc://", "ipc://relative/path", "ipc://@abstract", "ipc://*"])

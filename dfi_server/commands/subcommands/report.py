@@ -7,12 +7,11 @@ that needs nothing else: no network, no scripts.
 
 import argparse
 import hashlib
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dfi_server import __version__, paths
+from dfi_server import __version__, paths, system
 from dfi_server.commands import arguments, console
 from dfi_server.errors import DFIError, ErrorCode, unwritable
 
@@ -85,7 +84,7 @@ def _command(options: argparse.Namespace, alphas: Mapping[str, float], editor: "
         words += ["--keep", name]
     if options.neighbours:
         words += ["--neighbours", str(options.neighbours)]
-    return shlex.join(words)
+    return system.command_line(words)
 
 
 def _details(path: Path, photo: "Photo", editor: "Editor", edit: "Edit") -> list[tuple[str, str]]:

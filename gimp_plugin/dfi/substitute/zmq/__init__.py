@@ -9,10 +9,11 @@ import contextlib
 import json
 import queue
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from typing import Any
+
+from dfi_server import system
 
 POLLIN, POLLOUT = 1, 2
 DEALER = 5
@@ -60,8 +61,8 @@ class Socket:
         for name, value in options.items():
             if isinstance(value, bytes):
                 options[name] = value.decode("ascii")
-        flags = {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {}
-        self._process = subprocess.Popen(relay, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **flags)
+        hidden = system.without_window()
+        self._process = subprocess.Popen(relay, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **hidden)
         threading.Thread(target=self._listen, daemon=True).start()
         self._write(json.dumps({"endpoint": endpoint, "options": options}).encode() + b"\n")
 
