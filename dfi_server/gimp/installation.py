@@ -29,7 +29,7 @@ def install(machine: Machine, home: Path, say: Say) -> None:
     found = find.gimps(machine)
     folders = _folders(machine, found)
     if not folders and machine.system == "linux":  # for the GIMP that comes later
-        folders = [find.config_home(machine) / find.DEFAULT_VERSION]
+        folders = [find.chosen(machine) or find.config_home(machine) / find.DEFAULT_VERSION]
     if not folders:
         raise DFIError(ErrorCode.BAD_REQUEST, f"{_NO_GIMP}, start it once, then run 'dfi gimp install' again.")
     wheels = None
@@ -54,14 +54,20 @@ def install(machine: Machine, home: Path, say: Say) -> None:
             if (extension := _extension(config)).exists():
                 record.remove([extension])
                 say(f"Removed {extension}: the filter in {target} takes its place, so that it is in the menu once.")
-    status(machine, home, say)
+    _look_at_all(machine, home, say)
 
 
 def status(machine: Machine, home: Path, say: Say) -> None:
-    """Say for every GIMP whether it has the filter and what it needs. Raises DFIError where one does not.
+    """Say for every GIMP whether it has the filter and what it needs.
 
-    A GIMP is started for it, without a window.
+    A GIMP is started for it, without a window. Raises DFIError where one does not have it, or there is no GIMP.
     """
+    if not _look_at_all(machine, home, say):
+        raise DFIError(ErrorCode.BAD_REQUEST, "No GIMP has the filter: the line that begins with -- says what to do.")
+
+
+def _look_at_all(machine: Machine, home: Path, say: Say) -> bool:
+    """Say how the filter is in every GIMP; whether there is any. Raises DFIError where one lacks it."""
     found = find.gimps(machine)
     well = True
     for gimp in found:
@@ -76,6 +82,7 @@ def status(machine: Machine, home: Path, say: Say) -> None:
         say(f"  --  {_NO_GIMP}.")
     if not well:
         raise DFIError(ErrorCode.BAD_REQUEST, "A GIMP lacks the filter: the lines that begin with -- say what to do.")
+    return bool(found)
 
 
 def uninstall(machine: Machine, home: Path, say: Say) -> None:

@@ -164,7 +164,9 @@ def test_what_gimp_says(user: User, downloads: list[str]) -> None:
 
 
 def test_status_before_and_after(user: User) -> None:
-    assert "GIMP 3 was not found: install it" in user.run(installation.status)
+    said = user.fails(installation.status)
+    assert "  --  GIMP 3 was not found: install it" in said
+    assert said.endswith("No GIMP has the filter: the line that begins with -- says what to do.")
     machines.add_system_gimp(user.machine, "3.0.4")
     plugin = user.plugin(".config/GIMP/3.0")
     said = user.fails(installation.status)
@@ -185,10 +187,23 @@ def test_status_looks_from_another_state_folder(user: User) -> None:
 
 def test_before_there_is_a_gimp(user: User, tmp_path: Path) -> None:
     """On Linux the filter waits for it; elsewhere a folder that no GIMP may read would help nobody."""
-    user.run(installation.install)
+    assert "  --  GIMP 3 was not found: install it" in user.run(installation.install)
     assert (user.plugin(".config/GIMP/3.0") / "dfi.py").exists()
     for machine in (machines.macos(tmp_path / "mac"), machines.windows(tmp_path / "pc")):
         assert "GIMP 3 was not found" in User(machine).fails(installation.install)
+
+
+def test_the_folder_that_gimp3_directory_names(tmp_path: Path) -> None:
+    """Which is in GIMP's environment and in this program's: before that GIMP is there, with it, and when it goes."""
+    user = User(machines.linux(tmp_path, GIMP3_DIRECTORY="of-mine"))
+    before = user.contents()
+    user.run(installation.install)
+    machines.add_system_gimp(user.machine, "3.0.4")
+    plugin = user.plugin("of-mine")
+    assert f"  ok  Filter in {plugin}" in user.run(installation.status)
+    user.run(installation.install)
+    user.run(installation.uninstall)
+    assert user.contents() == before
 
 
 def test_every_folder_that_a_gimp_made(user: User) -> None:
