@@ -14,10 +14,10 @@ import pytest
 import zmq
 from gimp.gimp import REPOSITORY
 from support import machines
-from support.home import Home
+from support.home import Home, program
 
 from dfi_server.errors import DFIError
-from dfi_server.gimp import files, installation, pyzmq
+from dfi_server.gimp import at_login, files, installation, pyzmq
 from dfi_server.gimp.machine import Machine
 
 Contents = dict[str, str]
@@ -126,17 +126,8 @@ def test_install_update_uninstall(tmp_path: Path, case: str) -> None:
         *state,
         *own,
         str(presets.resolve().relative_to(user.machine.home)),
-    } | _keys(case)
+    }
     assert "There is no filter of this program in any GIMP." in user.run(installation.uninstall)
-
-
-def _keys(case: str) -> set[str]:
-    """What a server that a sandbox reaches has for keys: they are the server's, and go with it."""
-    if case != "Snap":
-        return set()
-    names = ("", "/client", "/client/own.key", "/client/own.key_secret", "/client/server.key", "/server")
-    names += ("/server/own.key", "/server/own.key_secret", "/server/clients", "/server/clients/client.key")
-    return {f".local/share/dfi/own-keys{name}" for name in names}
 
 
 def test_nothing_stays_where_nothing_was(user: User) -> None:
@@ -144,6 +135,41 @@ def test_nothing_stays_where_nothing_was(user: User) -> None:
     before = user.contents()
     user.run(installation.install)
     user.run(installation.uninstall)
+    assert user.contents() == before
+
+
+CACHES = {"Linux": ".cache", "macOS": ".cache", "Windows": "AppData/Local/Microsoft/Windows/INetCache"}
+
+
+@pytest.mark.parametrize("case", CACHES)
+def test_the_log_of_the_filter_s_server_goes_with_it(tmp_path: Path, case: str) -> None:
+    make, add, _ = CASES[case]
+    user = User(make(tmp_path))
+    add(user.machine)
+    caches = user.machine.home / CACHES[case]
+    caches.mkdir(parents=True, exist_ok=True)
+    before = user.contents()
+    user.run(installation.install)
+    (caches / "dfi").mkdir()
+    (caches / "dfi/server.log").write_text("--- started")
+    assert f"Removed {caches}/dfi/server.log" in user.run(installation.uninstall)
+    assert user.contents() == before
+
+
+@pytest.mark.parametrize("service_first", [True, False])
+def test_the_last_one_takes_the_keys(user: User, service_first: bool) -> None:
+    """A server at login and a sandbox's filter have the same: they stay as long as one of both is there."""
+    machines.add_flatpak(user.machine, "3.2.4")
+    program(user.machine.root / "usr/bin/systemctl", "exit 0")
+    before = user.contents()
+    user.run(installation.install)
+    user.run(at_login.install)
+    first, last = at_login.uninstall, installation.uninstall
+    if not service_first:
+        first, last = last, first
+    user.run(first)
+    assert (user.state / "own-keys/client/own.key_secret").exists()
+    assert f"Removed {user.state}/own-keys" in user.run(last)
     assert user.contents() == before
 
 
