@@ -29,11 +29,32 @@ function Invoke-Checked([string]$sentence, [string]$program, [string[]]$argument
     if ($LASTEXITCODE -ne 0) { Stop-Here $sentence }
 }
 
+# The programs of this installation that run, by what their command line has. That of other users' is not shown.
+function Get-Running([string]$pattern) {
+    $place = [regex]::Escape("$venv\")
+    Get-CimInstance Win32_Process | Where-Object { $_.CommandLine -match $place -and $_.CommandLine -match $pattern }
+}
+
+# Windows lets nobody replace or remove the files of a program that runs. A server and its workers can be started again.
+function Stop-Servers {
+    foreach ($process in @(Get-Running ' serve\b| dfi_server\.')) {
+        Write-Host "Stopping a server's process ($($process.ProcessId))"
+        Stop-Process -Force -Id $process.ProcessId -ErrorAction SilentlyContinue
+        Wait-Process -Timeout 10 -Id $process.ProcessId -ErrorAction SilentlyContinue
+    }
+    if (Get-Running '') { Stop-Here "A program of $venv still runs: let it end, or end it, then run this again." }
+}
+
 if ($Purge -and -not $Uninstall) { Stop-Here '-Purge goes with -Uninstall.' }
 
+Stop-Servers
+
 if ($Uninstall) {
-    if (Test-Path $dfi) { & $dfi gimp uninstall }
-    $parts = @('venv', 'tmp', 'own-keys', 'installed')
+    if (Test-Path $dfi) {
+        & $dfi service uninstall
+        & $dfi gimp uninstall
+    }
+    $parts = @('venv', 'tmp', 'own-keys', 'server.log', 'galleries', 'installed')
     if ($Purge) { $parts += @('stores', 'own', 'downloads') }
     foreach ($part in $parts) {
         $path = Join-Path $stateFolder $part

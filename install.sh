@@ -84,9 +84,12 @@ stop_servers() {
 # --- removal
 
 uninstall() {
-    local folders=() line path
+    local folders=() line path caches=${XDG_CACHE_HOME:-$HOME/.cache}/dfi
     stop_servers
     if [ -e "$manifest" ]; then
+        if grep -qE '^tree .*/dfi\.(service|server\.plist)$' "$manifest"; then # nobody else's is touched
+            DFI_HOME=$home "$venv/bin/dfi" service uninstall 2>/dev/null || true
+        fi
         # What it does not do, because it is broken, is done here.
         DFI_HOME=$home "$venv/bin/dfi" gimp uninstall 2>/dev/null || true
     else
@@ -100,17 +103,18 @@ uninstall() {
         dir) folders+=("$path") ;;
         esac
     done < <(awk '{ lines[NR] = $0 } END { for (i = NR; i; i--) print lines[i] }' "$manifest" 2>/dev/null)
-    rm -rf -- "$manifest" "$log" "$home/tmp" "$home/own-keys" "$home/server.log" "$home/galleries"
+    rm -rf -- "$manifest" "$log" "$home/tmp" "$home/own-keys" "$home/galleries" \
+        "$home/server.log" "$caches/server.log" # a filter's server writes to the latter
     if [ "$purge" = yes ]; then
         [ ! -d "$home/stores" ] || echo "Removing the stores of attribute vectors in $home/stores"
         [ ! -d "$home/own" ] || echo "Removing your own attributes in $home/own"
-        rm -rf -- "$home/stores" "$home/own" "$home/downloads" "${XDG_CACHE_HOME:-$HOME/.cache}/dfi"
+        rm -rf -- "$home/stores" "$home/own" "$home/downloads"
     else
         [ ! -d "$home/stores" ] ||
             echo "The stores of attribute vectors stay in $home/stores (--uninstall --purge removes them)."
         [ ! -d "$home/own" ] || echo "Your own attributes stay in $home/own (--uninstall --purge removes them)."
     fi
-    for path in "$home" ${folders[@]+"${folders[@]}"}; do rmdir -- "$path" 2>/dev/null || true; done
+    for path in "$caches" "$home" ${folders[@]+"${folders[@]}"}; do rmdir -- "$path" 2>/dev/null || true; done
 }
 
 # --- steps

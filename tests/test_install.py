@@ -223,6 +223,8 @@ def test_later_runs_and_removal(with_store: Home, before: dict[str, str], tmp_pa
     assert len(made) == 1
 
     # Removal: everything that install.sh made, and nothing else.
+    (home.path / ".cache/dfi").mkdir(parents=True, exist_ok=True)
+    (home.path / ".cache/dfi/server.log").touch()
     (home.path / ".config/GIMP/3.0/plug-ins/mine.py").write_text("# made in between\n")
     (home.state / "own").mkdir()
     (home.state / "own" / "mine.safetensors").write_bytes(b"learnt in between")
@@ -237,7 +239,9 @@ def test_later_runs_and_removal(with_store: Home, before: dict[str, str], tmp_pa
     kept = home.contents()
     after = {path: kept[path] for path in before}
     assert after == before
-    rest = {path for path in kept.keys() - before.keys() if not path.startswith((".cache", ".rustup"))}  # not by us
+    others = (".cache/", ".rustup")  # not by us
+    rest = {path for path in kept.keys() - before.keys() if path != ".cache" and not path.startswith(others)}
+    assert ".cache/dfi" not in kept
     stores = {".local", ".local/share", ".local/share/dfi", ".local/share/dfi/stores", ".local/share/dfi/stores/lfw"}
     own = {".local/share/dfi/own", ".local/share/dfi/own/mine.safetensors"}
     assert rest == {*stores, *own, ".config/GIMP/3.0/plug-ins", ".config/GIMP/3.0/plug-ins/mine.py"}

@@ -2,7 +2,8 @@
 
     .venv-test/bin/python tools/wheels.py [--extra heif]
 
-Asks the index that pip is configured for, for the versions of constraints.txt, and prints the table of docs/install.md.
+Asks the index that pip is configured for, for the versions of constraints.txt, and prints the table of docs/install.md
+and the lines below it, which say what is there of the packages without a wheel.
 What a package needs in its turn is taken from the environment that this runs in. The exit code is 1 where a wheel is
 missing: what is there as source only is built when it is installed, which may need a compiler.
 """
@@ -122,21 +123,21 @@ def requires(name: str) -> list[str]:
         return []
 
 
-def missing(extras: tuple[str, ...], system: System, python: tuple[int, int]) -> Iterator[str]:
-    """The packages without a wheel that could be installed there, with their versions."""
+def missing(extras: tuple[str, ...], system: System, python: tuple[int, int]) -> Iterator[tuple[str, str]]:
+    """The packages without a wheel that could be installed there, each with what there is instead."""
     environment = system.environment(python)
     usable = system.tags(python)
     for name in sorted(needed(extras, environment)):
         pins = [each for each in locked() if canonicalize_name(each.name) == name]
         pin = next((each for each in pins if not each.marker or each.marker.evaluate(environment)), None)
         if pin is None:
-            yield f"{name} (not in constraints.txt)"
+            yield name, "is not in constraints.txt"
             continue
         version = re.sub(r"^==", "", str(pin.specifier))
         wheels = [file for file in files(name) if file.endswith(".whl")]
         if not any(str(parsed[1]) == version and parsed[3] & usable for parsed in map(parse_wheel_filename, wheels)):
             source = f"{name}-{version}.tar.gz" in files(name)
-            yield f"{name} {version} ({'source only' if source else 'nothing'})"
+            yield name, f"{version} is {'there as source only' if source else 'not there'}"
 
 
 def main() -> int:
@@ -144,21 +145,23 @@ def main() -> int:
     parser.add_argument("--extra", action="append", default=[], metavar="NAME", help="of pyproject.toml, such as heif")
     options = parser.parse_args()
     rows = []
-    complete = True
+    instead: dict[str, None] = {}  # a set that keeps its order
     with tqdm(total=len(SYSTEMS) * len(PYTHONS), disable=None, leave=False) as bar:
         for system in SYSTEMS:
             cells = []
             for python in PYTHONS:
                 lacks = [*missing(tuple(options.extra), system, python)]
-                complete &= not lacks
-                cells.append(", ".join(lacks) or "all")
+                instead |= dict.fromkeys(f"{name} {what}." for name, what in lacks)
+                cells.append(f"all but {', '.join(name for name, _ in lacks)}" if lacks else "all")
                 bar.update()
             rows.append((system.name, *cells))
     print("| | " + " | ".join(f"Python {major}.{minor}" for major, minor in PYTHONS) + " |")
     print("|---" * (len(PYTHONS) + 1) + "|")
     for row in rows:
         print("| " + " | ".join(row) + " |")
-    return 0 if complete else 1
+    if instead:
+        print("", *instead, sep="\n")
+    return 1 if instead else 0
 
 
 if __name__ == "__main__":

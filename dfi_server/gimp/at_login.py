@@ -5,8 +5,10 @@ which rests. Each is a file or two of this user's own, and the commands that mak
 """
 
 import plistlib
+import socket
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -21,6 +23,7 @@ from dfi_server.wire import keys, place
 NAME = "dfi"
 LABEL = "dfi.server"  # launchd's
 _SECONDS = 30.0
+_END_SECONDS = 5.0  # that a server which was told to end gets for it
 
 Say = Callable[[str], object]
 
@@ -56,7 +59,7 @@ def install(machine: Machine, home: Path, say: Say) -> None:
         say(f"Wrote {path}")
     for command in made.start:
         if failure := _fails(machine, command):
-            record.remove([*made.texts])
+            record.remove([*made.texts, *unneeded_keys(machine, home, made.texts, say)])
             raise DFIError(
                 ErrorCode.BAD_REQUEST,
                 f"The system does not take it ('{' '.join(command)}': {failure}). Start the server yourself instead: "
@@ -66,15 +69,44 @@ def install(machine: Machine, home: Path, say: Say) -> None:
 
 
 def uninstall(machine: Machine, home: Path, say: Say) -> None:
-    """Undo it, and end the server."""
+    """Undo it, and end the server. Its keys go too, if no GIMP has the filter."""
     made = files(machine, home)
     if any(path.exists() for path in made.texts):
         for command in made.stop:
             _fails(machine, command)
-    for path in Record(home).remove([*made.texts]):
+    for path in Record(home).remove([*made.texts, *unneeded_keys(machine, home, made.texts, say)]):
         say(f"Removed {path}")
     if machine.system == "linux":
         _fails(machine, made.start[0])  # systemd forgets what is not there any more
+
+
+def unneeded_keys(machine: Machine, home: Path, removed: Collection[Path], say: Say) -> list[Path]:
+    """The folder of the own server's keys, if it is there and nobody needs it once `removed` is gone.
+
+    Needed by a filter in a GIMP, by a server at login, and by one that runs: it has read them, and would let nobody in
+    by others that are made later.
+    """
+    folder, ours = home / place.KEYS_FOLDER, files(machine, home).texts
+    rest = [path for path in Record(home).trees() if path not in removed and path.exists()]
+    if not folder.exists() or any(path in ours or path.parent.name == "plug-ins" for path in rest):
+        return []
+    endpoint = place.find(place.OWN_TCP, home).endpoint
+    deadline = time.monotonic() + _END_SECONDS
+    while _is_listening(endpoint):
+        if time.monotonic() > deadline:
+            say(f"{folder} stays: the server at {endpoint} runs with these keys. End it, then run this again.")
+            return []
+        time.sleep(0.1)
+    return [folder]
+
+
+def _is_listening(endpoint: str) -> bool:
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def _fails(machine: Machine, command: tuple[str, ...]) -> str:
@@ -92,7 +124,7 @@ def _units(machine: Machine, home: Path) -> Files:
     folder = machine.folder("XDG_CONFIG_HOME", ".config") / "systemd/user"
     address = place.find(place.OWN_TCP, home).endpoint.removeprefix("tcp://")
     command = [*server_command(machine), "--endpoint", place.OWN_TCP, "--end-after", "60"]
-    socket = f"""[Unit]
+    listening = f"""[Unit]
 Description=Where Deep Feature Interpolation's server is reached
 
 [Socket]
@@ -108,7 +140,7 @@ Description=Deep Feature Interpolation's server, which ends after an hour withou
 Environment={_unit_word(f"DFI_HOME={home}")}
 ExecStart={" ".join(map(_unit_word, command))}
 """
-    texts = {folder / f"{NAME}.socket": socket.encode(), folder / f"{NAME}.service": service.encode()}
+    texts = {folder / f"{NAME}.socket": listening.encode(), folder / f"{NAME}.service": service.encode()}
     systemctl = ("systemctl", "--user")
     return Files(
         texts,

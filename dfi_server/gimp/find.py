@@ -1,7 +1,8 @@
 """Every GIMP 3 of a machine, and the folder from which each takes its user's plug-ins.
 
 The folders are those of GIMP's own gimp_directory() (libgimpbase/gimpenv.c) and of what packs it: a folder to each
-minor version, in XDG_CONFIG_HOME, in Windows' APPDATA or in macOS' Application Support.
+minor version, in XDG_CONFIG_HOME, in Windows' APPDATA or in macOS' Application Support; or the one folder that
+GIMP3_DIRECTORY names, absolute or from the user's home.
 """
 
 import configparser
@@ -9,7 +10,7 @@ import contextlib
 import plistlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dfi_server.gimp.machine import Machine
@@ -20,8 +21,9 @@ DEFAULT_VERSION = "3.0"  # whose folder is made where no GIMP has made any yet
 
 _VERSION = re.compile(r"\b3\.\d+(?:\.\d+)*")
 _SERIES = re.compile(r"3\.\d+")
-_APP_IMAGE = re.compile(r"gimp.*?\b(3\.\d+(?:\.\d+)*).*\.appimage", re.IGNORECASE)
-_APP_IMAGE_FOLDERS = ("Applications", "AppImages", "Downloads", "Desktop", "bin", ".local/bin")
+_NUMBERS = re.compile(r"(?<![\d.])\d+(?:\.\d+)+")
+_APP_IMAGE = re.compile(r"gimp.*\.appimage", re.IGNORECASE)
+_APP_IMAGE_FOLDERS = ("Applications", "AppImages", "Apps", "apps", "Downloads", "Desktop", "bin", ".local/bin")
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,10 @@ class Gimp:
 
 def gimps(machine: Machine) -> list[Gimp]:
     """All that are installed, each once."""
-    found = {"win32": _windows, "darwin": _macos}.get(machine.system, _linux)
-    return list(dict.fromkeys(found(machine)))
+    found = [*{"win32": _windows, "darwin": _macos}.get(machine.system, _linux)(machine)]
+    if folder := chosen(machine):
+        found = [gimp if gimp.sandbox == "Snap" else replace(gimp, config=folder) for gimp in found]
+    return list(dict.fromkeys(found))
 
 
 def configurations(machine: Machine) -> list[Path]:
@@ -56,7 +60,15 @@ def configurations(machine: Machine) -> list[Path]:
         "win32": [_app_data(machine)],
         "darwin": [_application_support(machine)],
     }.get(machine.system, [config_home(machine), _flatpak_own(machine), _snap_own(machine)])
-    return [path for parent in parents for path in sorted(parent.glob("3.*")) if _is_series(path)]
+    made = [path for parent in parents for path in sorted(parent.glob("3.*")) if _is_series(path)]
+    folder = chosen(machine)
+    return [folder, *made] if folder and folder.is_dir() else made
+
+
+def chosen(machine: Machine) -> Path | None:
+    """The folder that GIMP3_DIRECTORY names for every GIMP 3 but Snap's, which may not see it; None without."""
+    named = machine.environ.get("GIMP3_DIRECTORY")
+    return machine.home / named if named else None
 
 
 def config_home(machine: Machine) -> Path:
@@ -95,15 +107,15 @@ def _linux(machine: Machine) -> Iterator[Gimp]:
 
 
 def _on_path(machine: Machine, config: Path) -> Iterator[Gimp]:
-    for name in ("gimp", "gimp-console", "gimp-3.2", "gimp-3.0"):
+    programs: dict[str, str] = {}  # of each version, the one without a window if there is one
+    for name in ("gimp-console", "gimp-console-3.2", "gimp-console-3.0", "gimp", "gimp-3.2", "gimp-3.0"):
         program = machine.which(name)
         if not program or Path(program).is_relative_to(machine.root / "snap"):
             continue
         if version := _stated(machine.ask([program, "--version"])):
-            series = _series(version)
-            console = machine.which(f"gimp-console-{series}") or machine.which("gimp-console") or program
-            yield Gimp("the system's", version, config / series, (console,), system_python(machine))
-            return
+            programs.setdefault(version, program)
+    for version, program in programs.items():
+        yield Gimp("the system's", version, config / _series(version), (program,), system_python(machine))
 
 
 def system_python(machine: Machine) -> tuple[str, ...]:
@@ -114,16 +126,21 @@ def system_python(machine: Machine) -> tuple[str, ...]:
 
 
 def _flatpak(machine: Machine) -> Iterator[Gimp]:
-    for installation in (machine.folder("FLATPAK_USER_DIR", ".local/share/flatpak"), machine.root / "var/lib/flatpak"):
-        active = installation / "app" / FLATPAK / "current/active"
-        if not (active / "metadata").exists():
-            continue
-        parent = _flatpak_config(machine, active, installation)
+    both = {
+        "--user": machine.folder("FLATPAK_USER_DIR", ".local/share/flatpak"),
+        "--system": machine.root / "var/lib/flatpak",
+    }
+    active_in = {option: folder / "app" / FLATPAK / "current/active" for option, folder in both.items()}
+    there = {option: active for option, active in active_in.items() if (active / "metadata").exists()}
+    for option, active in there.items():
+        parent = _flatpak_config(machine, active, both[option])
         version = _flatpak_version(active) or _newest(parent)
         if version.startswith("3."):
-            run = ("flatpak", "run", "--command={}", FLATPAK)
+            which = (option,) if len(there) > 1 else ()  # else Flatpak takes the user's
+            run = ("flatpak", "run", *which, "--command={}", FLATPAK)
             console, python = (tuple(word.format(program) for word in run) for program in ("gimp-console", "python3"))
-            yield Gimp("Flatpak", version, parent / _series(version), console, python, "Flatpak")
+            packed = " ".join(("Flatpak", *which))
+            yield Gimp(packed, version, parent / _series(version), console, python, "Flatpak")
 
 
 def _flatpak_own(machine: Machine) -> Path:
@@ -180,8 +197,16 @@ def _snap(machine: Machine) -> Iterator[Gimp]:
 def _app_images(machine: Machine) -> Iterator[Gimp]:
     for folder in (*(machine.home / name for name in _APP_IMAGE_FOLDERS), machine.root / "opt"):
         for path in sorted(folder.glob("*")):
-            if (found := _APP_IMAGE.fullmatch(path.name)) and path.is_file():
-                yield Gimp("AppImage", found[1], config_home(machine) / _series(found[1]), (str(path),))
+            if _APP_IMAGE.fullmatch(path.name) and path.is_file() and (version := _app_image_version(path, machine)):
+                yield Gimp("AppImage", version, config_home(machine) / _series(version), (str(path),))
+
+
+def _app_image_version(path: Path, machine: Machine) -> str:
+    """That of its name; else what it says; else, as it may not run, the newest with a folder. "" for no GIMP 3."""
+    if named := _NUMBERS.search(path.name):
+        return named[0] if named[0].startswith("3.") else ""
+    said = machine.ask([str(path), "--version"])
+    return _stated(said) if said else _newest(config_home(machine))
 
 
 # --- macOS

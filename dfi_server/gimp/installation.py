@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.gimp import check, files, find, pyzmq
+from dfi_server.gimp import at_login, check, files, find, pyzmq
 from dfi_server.gimp.find import Gimp
 from dfi_server.gimp.machine import Machine
 from dfi_server.gimp.record import Record
@@ -29,7 +29,7 @@ def install(machine: Machine, home: Path, say: Say) -> None:
     found = find.gimps(machine)
     folders = _folders(machine, found)
     if not folders and machine.system == "linux":  # for the GIMP that comes later
-        folders = [find.config_home(machine) / find.DEFAULT_VERSION]
+        folders = [find.chosen(machine) or find.config_home(machine) / find.DEFAULT_VERSION]
     if not folders:
         raise DFIError(ErrorCode.BAD_REQUEST, f"{_NO_GIMP}, start it once, then run 'dfi gimp install' again.")
     wheels = None
@@ -54,14 +54,20 @@ def install(machine: Machine, home: Path, say: Say) -> None:
             if (extension := _extension(config)).exists():
                 record.remove([extension])
                 say(f"Removed {extension}: the filter in {target} takes its place, so that it is in the menu once.")
-    status(machine, home, say)
+    _look_at_all(machine, home, say)
 
 
 def status(machine: Machine, home: Path, say: Say) -> None:
-    """Say for every GIMP whether it has the filter and what it needs. Raises DFIError where one does not.
+    """Say for every GIMP whether it has the filter and what it needs.
 
-    A GIMP is started for it, without a window.
+    A GIMP is started for it, without a window. Raises DFIError where one does not have it, or there is no GIMP.
     """
+    if not _look_at_all(machine, home, say):
+        raise DFIError(ErrorCode.BAD_REQUEST, "No GIMP has the filter: the line that begins with -- says what to do.")
+
+
+def _look_at_all(machine: Machine, home: Path, say: Say) -> bool:
+    """Say how the filter is in every GIMP; whether there is any. Raises DFIError where one lacks it."""
     found = find.gimps(machine)
     well = True
     for gimp in found:
@@ -76,22 +82,32 @@ def status(machine: Machine, home: Path, say: Say) -> None:
         say(f"  --  {_NO_GIMP}.")
     if not well:
         raise DFIError(ErrorCode.BAD_REQUEST, "A GIMP lacks the filter: the lines that begin with -- say what to do.")
+    return bool(found)
 
 
 def uninstall(machine: Machine, home: Path, say: Say) -> None:
-    """Remove the plug-in from every GIMP. What is the user's stays: presets, stores, attributes of their own."""
+    """Remove the plug-in from every GIMP, its log, and the keys of its server unless something else needs them.
+
+    What is the user's stays: presets, stores, attributes of their own. Raises DFIError where something is in use.
+    """
     record = Record(home)
     recorded = [path for path in record.trees() if path.parent.name == "plug-ins" or path == home / "pyzmq"]
     configs = _folders(machine, [])
     targets = [config / "plug-ins" / NAME for config in configs]
     unrecorded = [path for path in targets if files.is_ours(path) and not path.is_symlink() and path not in recorded]
+    filters = [*recorded, *unrecorded, *map(_extension, configs)]
+    had = any(path.exists() for path in filters)
     try:
-        removed = record.remove([*recorded, *unrecorded, *map(_extension, configs)])
+        removed = record.remove([*filters, *at_login.unneeded_keys(machine, home, filters, say)])
     except OSError as error:
         raise _in_use(Path(error.filename or ""), error) from error
+    with contextlib.suppress(OSError):  # it is not there, or in Windows a server has it open
+        (log := _log(machine)).unlink()
+        removed.append(log)
+        log.parent.rmdir()
     for path in removed:
         say(f"Removed {path}")
-    if not removed:
+    if not had:
         say("There is no filter of this program in any GIMP.")
 
 
@@ -102,6 +118,15 @@ def _folders(machine: Machine, found: list[Gimp]) -> list[Path]:
     """The folders of settings that get the filter: those of the GIMPs found, and all that some GIMP has made."""
     usable = [gimp.config for gimp in found if gimp.sandbox != "Snap" or _snap_has_started(gimp)]
     return list(dict.fromkeys([*usable, *find.configurations(machine)]))
+
+
+def _log(machine: Machine) -> Path:
+    """What the filter has the server write to, in GLib's user cache folder."""
+    if machine.system == "win32":
+        caches = machine.folder("LOCALAPPDATA", "AppData/Local") / "Microsoft/Windows/INetCache"
+    else:
+        caches = machine.folder("XDG_CACHE_HOME", ".cache")
+    return caches / "dfi/server.log"
 
 
 def _extension(config: Path) -> Path:

@@ -34,7 +34,7 @@ def generate(folder: Path, clients: list[str]) -> list[Path]:
             raise DFIError(
                 ErrorCode.BAD_REQUEST, f"{folder / name} is there already: choose another name, or delete it first."
             )
-    before = os.umask(0o077)  # secret keys are for their owner's eyes
+    before = os.umask(0o077)  # secret keys are for their owner's eyes. In Windows it does nothing: see SECURITY.md
     try:
         made = [] if (folder / SERVER_KEYS).exists() else [_pair(folder / SERVER_KEYS)]
         (folder / SERVER_KEYS / CLIENTS).mkdir(exist_ok=True)

@@ -3,6 +3,7 @@
 import os
 import plistlib
 import shutil
+import socket
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -15,9 +16,9 @@ from support.home import Home, program
 from support.servers import free_endpoint
 
 from dfi_server.errors import DFIError
-from dfi_server.gimp import at_login
+from dfi_server.gimp import at_login, installation
 from dfi_server.gimp.machine import Machine
-from dfi_server.wire import place
+from dfi_server.wire import keys, place
 from dfi_server.wire.client import Client
 
 SYSTEMS: dict[str, tuple[Callable[[Path], Machine], str]] = {
@@ -50,6 +51,7 @@ def programs(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("programs")
 def test_install_and_uninstall(machine: Machine) -> None:
+    """What is made is removed: the keys, too, and the folder that was not there."""
     state = machine.home / "state"
     before = Home(machine.home).contents()
     said: list[str] = []
@@ -61,10 +63,26 @@ def test_install_and_uninstall(machine: Machine) -> None:
     at_login.install(machine, state, said.append)
 
     at_login.uninstall(machine, state, said.append)
-    assert all(f"Removed {path}" in said for path in written)
-    shutil.rmtree(state / "own-keys")  # the server's, as ever
-    after = Home(machine.home).contents()
-    assert after.keys() - before.keys() <= {"state"}
+    assert all(f"Removed {path}" in said for path in (*written, state / "own-keys"))
+    assert Home(machine.home).contents() == before
+
+
+def test_keys_stay_while_a_server_runs_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was started in a terminal: the next edit would find no keys, or others than the server's."""
+    monkeypatch.setattr(at_login, "_END_SECONDS", 0.1)
+    machine, state = machines.linux(tmp_path), tmp_path / "home/state"
+    here = place.find(place.OWN_TCP, state)
+    assert here.server_keys and here.client_keys
+    keys.ensure(here.server_keys, here.client_keys)
+    host, port = here.endpoint.removeprefix("tcp://").split(":")
+    for uninstall in (at_login.uninstall, installation.uninstall):
+        said: list[str] = []
+        with socket.create_server((host, int(port))):
+            uninstall(machine, state, said.append)
+        assert f"{state}/own-keys stays: the server at {here.endpoint} runs with these keys." in "\n".join(said)
+        assert (here.client_keys / "own.key_secret").exists()
+    at_login.uninstall(machine, state, said.append)
+    assert not state.exists()
 
 
 @pytest.mark.usefixtures("programs")
@@ -74,6 +92,7 @@ def test_what_the_system_does_not_take_is_removed(machine: Machine) -> None:
     with pytest.raises(DFIError, match=r"no bus.*dfi serve --endpoint own-tcp"):
         at_login.install(machine, machine.home / "state", lambda line: None)
     assert not any(path.exists() for path in at_login.files(machine, machine.home / "state").texts)
+    assert not (machine.home / "state").exists()
 
 
 def test_the_files_say_what_is_run(machine: Machine) -> None:

@@ -35,6 +35,32 @@ def test_an_old_one_is_none(tmp_path: Path) -> None:
     assert found(machine) == []
 
 
+def test_two_of_the_system(tmp_path: Path) -> None:
+    """Such as a distribution's, and one that the user has built; each is asked by a program of its own."""
+    machine = linux(tmp_path)
+    add_system_gimp(machine, "3.0.6")
+    program(tmp_path / "usr/bin/gimp-3.2", "echo GNU Image Manipulation Program version 3.2.4")
+    assert found(machine) == [
+        ("the system's", "3.0.6", ".config/GIMP/3.0"),
+        ("the system's", "3.2.4", ".config/GIMP/3.2"),
+    ]
+    assert [Path(gimp.console[0]).name for gimp in find.gimps(machine)] == ["gimp-console", "gimp-3.2"]
+
+
+@pytest.mark.parametrize("named", ["of-mine", "{home}/of-mine"])
+def test_the_folder_that_gimp3_directory_names(tmp_path: Path, named: str) -> None:
+    machine = linux(tmp_path, GIMP3_DIRECTORY=named.format(home=tmp_path / "home"))
+    add_system_gimp(machine, "3.2.6")
+    add_snap(machine, "3.0.6")
+    assert found(machine) == [
+        ("the system's", "3.2.6", "of-mine"),
+        ("Snap", "3.0.6", "snap/gimp/current/.config/GIMP/3.0"),
+    ]
+    for folder in ("of-mine", ".config/GIMP/3.0"):
+        (machine.home / folder).mkdir(parents=True)
+    assert find.configurations(machine) == [machine.home / "of-mine", machine.home / ".config/GIMP/3.0"]
+
+
 @pytest.mark.parametrize("users", [True, False])
 def test_flatpak_reads_the_folder_outside(tmp_path: Path, users: bool) -> None:
     """Flathub's GIMP 3 may create ~/.config/GIMP, and uses it whether it was there or not."""
@@ -63,6 +89,20 @@ def test_flatpak_whose_user_took_the_permission_away(tmp_path: Path) -> None:
     assert found(machine) == [("Flatpak", "3.0.4", ".var/app/org.gimp.GIMP/config/GIMP/3.0")]
 
 
+def test_flatpak_for_the_user_and_for_all(tmp_path: Path) -> None:
+    """Without an option `flatpak run` would take the user's twice."""
+    machine = linux(tmp_path)
+    add_flatpak(machine, "3.2.4", users=True)
+    add_flatpak(machine, "3.0.6", users=False)
+    assert found(machine) == [
+        ("Flatpak --user", "3.2.4", ".config/GIMP/3.2"),
+        ("Flatpak --system", "3.0.6", ".config/GIMP/3.0"),
+    ]
+    users, systems = find.gimps(machine)
+    assert users.console[:3] == users.python[:3] == ("flatpak", "run", "--user")
+    assert systems.console[:3] == systems.python[:3] == ("flatpak", "run", "--system")
+
+
 def test_flatpak_of_2_10_is_none(tmp_path: Path) -> None:
     machine = linux(tmp_path)
     add_flatpak(machine, "2.10.38")
@@ -82,6 +122,21 @@ def test_app_image(tmp_path: Path) -> None:
     for name in ("GIMP-3.0.4-x86_64.AppImage", "GIMP-2.10.36-x86_64.AppImage", "Krita-5.2.AppImage"):
         (machine.home / "Applications" / name).touch()
     assert found(machine) == [("AppImage", "3.0.4", ".config/GIMP/3.0")]
+
+
+@pytest.mark.parametrize("folder", ["Applications", "AppImages", "Apps", "apps", "Downloads"])
+def test_app_image_without_a_version_in_its_name(tmp_path: Path, folder: str) -> None:
+    """It says which it is; where it does not run, it is taken for the newest that was started."""
+    machine = linux(tmp_path)
+    (machine.home / folder).mkdir()
+    image = machine.home / folder / "gimp.appimage"
+    program(image, "echo GNU Image Manipulation Program version 3.0.6")
+    assert found(machine) == [("AppImage", "3.0.6", ".config/GIMP/3.0")]
+    program(image, "echo GNU Image Manipulation Program version 2.10.38")
+    assert found(machine) == []
+    image.chmod(0o644)
+    (machine.home / ".config/GIMP/3.2").mkdir(parents=True)
+    assert found(machine) == [("AppImage", "3.2", ".config/GIMP/3.2")]
 
 
 def test_macos_both_folders_of_applications(tmp_path: Path) -> None:

@@ -2,9 +2,7 @@
 
 import json
 import os
-import shutil
 import stat
-import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
@@ -14,10 +12,10 @@ import pytest
 import zmq
 from gimp.gimp import REPOSITORY
 from support import machines
-from support.home import Home
+from support.home import Home, program
 
 from dfi_server.errors import DFIError
-from dfi_server.gimp import files, installation, pyzmq
+from dfi_server.gimp import at_login, files, installation, pyzmq
 from dfi_server.gimp.machine import Machine
 
 Contents = dict[str, str]
@@ -126,17 +124,8 @@ def test_install_update_uninstall(tmp_path: Path, case: str) -> None:
         *state,
         *own,
         str(presets.resolve().relative_to(user.machine.home)),
-    } | _keys(case)
+    }
     assert "There is no filter of this program in any GIMP." in user.run(installation.uninstall)
-
-
-def _keys(case: str) -> set[str]:
-    """What a server that a sandbox reaches has for keys: they are the server's, and go with it."""
-    if case != "Snap":
-        return set()
-    names = ("", "/client", "/client/own.key", "/client/own.key_secret", "/client/server.key", "/server")
-    names += ("/server/own.key", "/server/own.key_secret", "/server/clients", "/server/clients/client.key")
-    return {f".local/share/dfi/own-keys{name}" for name in names}
 
 
 def test_nothing_stays_where_nothing_was(user: User) -> None:
@@ -144,6 +133,41 @@ def test_nothing_stays_where_nothing_was(user: User) -> None:
     before = user.contents()
     user.run(installation.install)
     user.run(installation.uninstall)
+    assert user.contents() == before
+
+
+CACHES = {"Linux": ".cache", "macOS": ".cache", "Windows": "AppData/Local/Microsoft/Windows/INetCache"}
+
+
+@pytest.mark.parametrize("case", CACHES)
+def test_the_log_of_the_filter_s_server_goes_with_it(tmp_path: Path, case: str) -> None:
+    make, add, _ = CASES[case]
+    user = User(make(tmp_path))
+    add(user.machine)
+    caches = user.machine.home / CACHES[case]
+    caches.mkdir(parents=True, exist_ok=True)
+    before = user.contents()
+    user.run(installation.install)
+    (caches / "dfi").mkdir()
+    (caches / "dfi/server.log").write_text("--- started")
+    assert f"Removed {caches}/dfi/server.log" in user.run(installation.uninstall)
+    assert user.contents() == before
+
+
+@pytest.mark.parametrize("service_first", [True, False])
+def test_the_last_one_takes_the_keys(user: User, service_first: bool) -> None:
+    """A server at login and a sandbox's filter have the same: they stay as long as one of both is there."""
+    machines.add_flatpak(user.machine, "3.2.4")
+    program(user.machine.root / "usr/bin/systemctl", "exit 0")
+    before = user.contents()
+    user.run(installation.install)
+    user.run(at_login.install)
+    first, last = at_login.uninstall, installation.uninstall
+    if not service_first:
+        first, last = last, first
+    user.run(first)
+    assert (user.state / "own-keys/client/own.key_secret").exists()
+    assert f"Removed {user.state}/own-keys" in user.run(last)
     assert user.contents() == before
 
 
@@ -164,7 +188,9 @@ def test_what_gimp_says(user: User, downloads: list[str]) -> None:
 
 
 def test_status_before_and_after(user: User) -> None:
-    assert "GIMP 3 was not found: install it" in user.run(installation.status)
+    said = user.fails(installation.status)
+    assert "  --  GIMP 3 was not found: install it" in said
+    assert said.endswith("No GIMP has the filter: the line that begins with -- says what to do.")
     machines.add_system_gimp(user.machine, "3.0.4")
     plugin = user.plugin(".config/GIMP/3.0")
     said = user.fails(installation.status)
@@ -185,10 +211,23 @@ def test_status_looks_from_another_state_folder(user: User) -> None:
 
 def test_before_there_is_a_gimp(user: User, tmp_path: Path) -> None:
     """On Linux the filter waits for it; elsewhere a folder that no GIMP may read would help nobody."""
-    user.run(installation.install)
+    assert "  --  GIMP 3 was not found: install it" in user.run(installation.install)
     assert (user.plugin(".config/GIMP/3.0") / "dfi.py").exists()
     for machine in (machines.macos(tmp_path / "mac"), machines.windows(tmp_path / "pc")):
         assert "GIMP 3 was not found" in User(machine).fails(installation.install)
+
+
+def test_the_folder_that_gimp3_directory_names(tmp_path: Path) -> None:
+    """Which is in GIMP's environment and in this program's: before that GIMP is there, with it, and when it goes."""
+    user = User(machines.linux(tmp_path, GIMP3_DIRECTORY="of-mine"))
+    before = user.contents()
+    user.run(installation.install)
+    machines.add_system_gimp(user.machine, "3.0.4")
+    plugin = user.plugin("of-mine")
+    assert f"  ok  Filter in {plugin}" in user.run(installation.status)
+    user.run(installation.install)
+    user.run(installation.uninstall)
+    assert user.contents() == before
 
 
 def test_every_folder_that_a_gimp_made(user: User) -> None:
@@ -286,39 +325,6 @@ def test_no_network(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "could not be downloaded" in said and "Check the connection to https://pypi.org" in said
     user.run(installation.uninstall)
     assert user.contents() == before
-
-
-@pytest.mark.slow
-def test_the_wheel_brings_the_plug_in(tmp_path: Path) -> None:
-    """So that `pipx install dfi-server` is enough."""
-    made = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "--no-index",
-        "-w",
-        tmp_path,
-    ]
-    source = tmp_path / "source"  # building leaves files there
-    for name in ("dfi_server", "gimp_plugin"):
-        shutil.copytree(REPOSITORY / name, source / name)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(REPOSITORY / name, source)
-    subprocess.run([*made, source], check=True)
-    (wheel,) = tmp_path.glob("dfi_server-*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        inside = {name: archive.read(name) for name in archive.namelist()}
-    for path in files.source().rglob("*"):
-        if path.is_file() and "__pycache__" not in path.parts:
-            name = f"dfi_server/gimp/plugin/{path.relative_to(files.source())}"
-            assert inside[name] == path.read_bytes()
-    packages = [path.parent for path in (REPOSITORY / "dfi_server").rglob("*.py")]
-    for folder in packages:
-        assert f"{folder.relative_to(REPOSITORY)}/__init__.py" in inside
 
 
 def unpacked(plugin: Path) -> None:

@@ -10,11 +10,21 @@ from support.home import program
 # What a GIMP does about plug-ins: those whose main file may be run, in a folder of the same name, in its own folder.
 CONSOLE = 'test -x "$GIMP3_DIRECTORY/plug-ins/dfi/dfi.py" && echo "dfi: True" || echo "dfi: False"'
 
-# What `flatpak run [--env=NAME=VALUE] --command=PROGRAM org.gimp.GIMP ARGUMENTS` comes to.
-FLATPAK_RUN = f"""while [ "${{1#org.}}" = "$1" ]; do
+
+def flatpak_run(inside: str) -> str:
+    """A `flatpak` that does `inside`, where $run is the program and "$@" what it gets.
+
+    It is called `flatpak run [--env=NAME=VALUE] --command=PROGRAM org.gimp.GIMP ARGUMENTS`.
+    """
+    return f"""while [ "${{1#org.}}" = "$1" ]; do
 case $1 in --env=*) export "${{1#--env=}}" ;; --command=*) run=${{1#*=}} ;; esac; shift
 done; shift
-case $run in python3) exec "{sys.executable}" "$@" ;; gimp-console) {CONSOLE} ;; *) exit 1 ;; esac"""
+{inside}"""
+
+
+FLATPAK_RUN = flatpak_run(
+    f'case $run in python3) exec "{sys.executable}" "$@" ;; gimp-console) {CONSOLE} ;; *) exit 1 ;; esac'
+)
 
 
 def linux(folder: Path, **environ: str) -> Machine:
