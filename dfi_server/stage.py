@@ -45,7 +45,7 @@ class Asked:
     alphas: Mapping[str, float]
     keep: Collection[str] = ()
     neighbours: int | None = None
-    alive: Callable[[], object] = lambda: None
+    alive: Callable[[], None] = lambda: None
 
 
 class Stage:
