@@ -28,6 +28,7 @@ from dfi_server.wire.limits import MAX_ITERATIONS, check_neighbours
 from dfi_server.wire.messages import FaceChoice
 
 _REFINEMENT = 0.175  # see _refinement
+_AFTER_MOTION = 12  # iterations for what an expression leaves to the solver: more add years
 _LEAST_SPAN = 240  # photo pixels across the smallest frame with detail that LFW's photos lack
 _FROM_THE_PHOTO = ("eyeglasses",)  # on top of a coarse pair, a fine one would be a second pair
 _ALIKE = 0.9  # cosine between two settings, above which the solution of one is a start for the other
@@ -168,9 +169,11 @@ class Editor:
         order = sorted(range(len(settings)), key=lambda i: -_length(settings[i]))
         alike = [False, *(_alike(settings[before], settings[i]) for before, i in pairwise(order))]
 
+        def limit(stage: Stage, usual: int) -> int:
+            return usual if iterations is None or stage is not self.stage else iterations
+
         def most(stage: Stage, share: Mapping[str, float], refined: bool) -> int:
-            asked = iterations if stage is self.stage else None
-            full = stage.most_iterations(share) if asked is None else asked
+            full = limit(stage, stage.most_iterations(share))
             return _refinement(full) if refined else full
 
         steps = product(frames, zip(order, alike, strict=True))
@@ -194,7 +197,10 @@ class Editor:
                     for stage, alphas in self._shares(frame, settings[i], expression is not None).items():
                         start = starts.get(stage) if refined else None
                         finishes = stage is not self.stage and bool(alphas.keys() - _FROM_THE_PHOTO)
-                        full = most(stage, alphas, False) // (2 if finishes else 1)
+                        full = stage.store.info.iterations
+                        if expression and not alphas.keys() - EXPRESSIONS.keys():
+                            full = min(full, _AFTER_MOTION)
+                        full = limit(stage, full // (2 if finishes else 1))
                         nearest = neighbours if stage is self.stage else None
                         part = frame.of_size(stage.store.info.frame_size)
                         state = stage.solve(

@@ -1,7 +1,7 @@
 """A network with its vectors, on one device: what it makes of a face's frame. Edits take a second for fine things.
 
-A solve begins with what is quick to know: the network's own predictor says it, or else the starter, which sees the same
-frame with a quarter of VGG-19's arithmetic, and has one.
+A solve begins with what is quick to know. The network's predictor says it; for VGG-19 the starter does, which has
+learnt to see as VGG-19 does with a quarter of the arithmetic, and has a predictor.
 """
 
 import logging
@@ -58,7 +58,7 @@ class Stage:
         self._predictor = store.predictor(device)
 
     def most_iterations(self, alphas: Mapping[str, float]) -> int:
-        """Of a solve that nobody says more about; those that its first steps stand for are among them."""
+        """Of a solve, at most, as things usually go; those that its first steps stand for are among them."""
         return reconstruct.LED_ITERATIONS if self._led_by(alphas) else self.store.info.iterations
 
     def shift(self, asked: Asked, phi: vgg.Features) -> vgg.Features:
@@ -130,8 +130,8 @@ class Stage:
         return [name for name in alphas if name in self.store.attributes]
 
     def _led_by(self, alphas: Mapping[str, float]) -> "Stage | None":
-        """The starter, where this network has no predictor, and the starter knows some of what is asked."""
-        leader = None if self._predictor or not self.led else self._starter
+        """The starter, where this network is a VGG-19, and the starter knows some of what is asked."""
+        leader = self._starter if self.led and self.network.is_vgg19 else None
         return leader if leader and leader._known(alphas) else None
 
     @cached_property

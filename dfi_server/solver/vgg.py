@@ -25,6 +25,7 @@ SCALES = (4, 8, 16)
 # Positions in torchvision's vgg19().features, which is not imported: that takes as long as torch itself.
 _RELU_INDEX = {11: "relu3_1", 20: "relu4_1", 29: "relu5_1"}
 _CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28)  # conv1_1 ... conv5_1
+_VGG19_WIDTH = 512  # channels of conv5_1
 _POOLS = (4, 9, 18, 27)
 # torchvision.transforms' ImageNet convention, which torchvision's VGG-19 weights expect.
 _MEAN = (0.485, 0.456, 0.406)
@@ -58,6 +59,12 @@ class VGGFeatures(nn.Module):
     def precision(self) -> torch.dtype:
         weight: Tensor = next(self.features.parameters())
         return weight.dtype
+
+    @property
+    def is_vgg19(self) -> bool:
+        """Whether it is as wide as VGG-19, whoever trained it."""
+        conv5_1 = self.features[_CONVOLUTIONS[-1]]
+        return isinstance(conv5_1, nn.Conv2d) and conv5_1.out_channels == _VGG19_WIDTH
 
     def autocast(self) -> AbstractContextManager[object]:
         """In its context other networks, of float32 parameters, compute in this one's precision."""

@@ -110,3 +110,18 @@ def test_each_of_a_batch_is_seen_by_itself_and_a_file_keeps_all(network: vgg.VGG
         torch.testing.assert_close(
             again(images[one], place[one], gradient[one], *parts), both[one], rtol=1e-3, atol=1e-3
         )
+
+
+def test_another_solution_leads_where_it_is_a_gain(network: vgg.VGGFeatures, photo: Tensor) -> None:
+    alone = reconstruct.reconstruct(network, photo, shift, iterations=30)
+    led = reconstruct.reconstruct(network, photo, shift, tolerance=1e-9, lead=alone.solution)
+    assert led.loss <= alone.loss
+    assert led.iteration <= reconstruct.LED_ITERATIONS
+    assert led.evaluations < alone.evaluations
+
+
+def test_a_lead_that_is_no_gain_is_left(network: vgg.VGGFeatures, photo: Tensor) -> None:
+    alone = reconstruct.reconstruct(network, photo, shift, iterations=30)
+    led = reconstruct.reconstruct(network, photo, shift, iterations=30, lead=alone.solution.times(-5))
+    assert led.loss == alone.loss
+    assert led.evaluations == alone.evaluations + 1
