@@ -272,7 +272,7 @@ def test_a_store_that_cannot_be_used_is_refused(
     folder.mkdir(parents=True)
     refusal(Editor, ErrorCode.BAD_STORE)
     (folder / vectors.name).write_bytes(vectors.read_bytes())
-    refusal(Editor, ErrorCode.BAD_WEIGHTS)
+    refusal(Editor, ErrorCode.BAD_STORE)
     save_file(tiny_weights(seed=3), folder / "network.safetensors")
     assert "other network weights" in refusal(Editor, ErrorCode.BAD_STORE)
     save_file(tiny_weights(), folder / "network.safetensors")
