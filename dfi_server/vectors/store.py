@@ -154,7 +154,8 @@ class Store:
         if vgg.fingerprint(weights) != self.info.network_sha256:
             raise DFIError(
                 ErrorCode.BAD_STORE,
-                f"The vectors in {self.path} were built for other network weights than lie beside them: {self._remedy}.",
+                f"The vectors in {self.path} were built for other network weights than lie beside them: "
+                f"{self._remedy}.",
             )
         return weights
 
