@@ -167,6 +167,17 @@ def claimed(endpoint: str) -> Iterator[None]:
         raise DFIError(ErrorCode.BAD_REQUEST, f"Cannot listen at {endpoint} ({error.strerror}).") from error
 
 
+def check_listener(endpoint: str, has_keys: bool) -> None:
+    """Raise DFIError where what listens at an endpoint can be another user's: see check_private and check_owner.
+
+    Keys have told already who it is.
+    """
+    if endpoint.startswith(IPC):
+        check_private(endpoint)
+    elif not has_keys:
+        check_owner(endpoint)
+
+
 def check_owner(endpoint: str) -> None:
     """Raise DFIError(UNREACHABLE) where another user's program listens at a port of this machine. Linux tells."""
     owner = _listener(int(endpoint.rpartition(":")[2]))
