@@ -104,7 +104,7 @@ def server_of(options: argparse.Namespace) -> Place:
     """Where the server is that --server names, or the user's own, with the keys for it.
 
     The user's own has the stores of this machine. Raises DFIError(NO_STORE | BAD_STORE) where --store names none of
-    them.
+    them, UNREACHABLE where --server means the own with keys, and none has run that would have made them.
     """
     named = options.server or OWN
     if options.store and named in (OWN, OWN_TCP):
@@ -112,6 +112,11 @@ def server_of(options: argparse.Namespace) -> Place:
 
         open_store(options.store)
     found = find(named, paths.home())
+    if options.server and not options.keys and found.client_keys and not found.client_keys.exists():
+        raise DFIError(
+            ErrorCode.UNREACHABLE,
+            f"No server of yours is there: start it (dfi serve --endpoint {named}) and try again.",
+        )
     return found._replace(client_keys=options.keys or found.client_keys)
 
 

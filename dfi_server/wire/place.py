@@ -1,8 +1,8 @@
 """Endpoints: which may be used, and where a user's own server is, one for each DFI_HOME, that no other user can enter.
 
 That is a Unix socket in the runtime folder of the user (XDG Base Directory Specification), or where a system or a
-sandbox has none (Windows; GIMP from Flatpak), a port of this machine with keys that only the user can read. Standard
-library and pyzmq only: this is what GIMP's own Python loads.
+sandbox has none (Windows; GIMP from Flatpak) or no folder can be the user's alone, a port of this machine with keys
+that only the user can read. Standard library and pyzmq only: this is what GIMP's own Python loads.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import os
 import re
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -55,7 +54,8 @@ def find(endpoint: str, home: Path) -> Place:
     """The place that `endpoint` stands for, for the state folder `home`; any endpoint that is not the own stays so."""
     if endpoint == OWN:
         in_sandbox = Path("/.flatpak-info").exists()  # its runtime folder is another one
-        endpoint = f"{IPC}{_socket(home)}" if zmq.has("ipc") and system.HAS_UNIX_SOCKETS and not in_sandbox else OWN_TCP
+        has_sockets = zmq.has("ipc") and system.HAS_UNIX_SOCKETS and not in_sandbox
+        endpoint = f"{IPC}{socket}" if has_sockets and (socket := _socket(home)) else OWN_TCP
     if endpoint != OWN_TCP:
         return Place(endpoint)
     port = _FIRST_PORT + int(_name(home), 16) % _PORTS
@@ -116,7 +116,7 @@ def check_private(endpoint: str) -> None:
         raise DFIError(
             ErrorCode.UNREACHABLE, f"The server at {endpoint} cannot be reached: {folder}: {error.strerror}."
         ) from None
-    if not stat.S_ISDIR(there.st_mode) or there.st_uid != system.user_id() or there.st_mode & 0o077:
+    if not _is_private(there):
         raise DFIError(
             ErrorCode.BAD_REQUEST,
             f"The endpoint {endpoint} is refused: the folder {folder} is not this user's alone, and photos would "
@@ -199,17 +199,37 @@ def _listener(port: int) -> int | None:
     return None
 
 
-def _socket(home: Path) -> Path:
-    user = system.user_id()
-    for folder in filter(None, (os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{user}")):
-        socket = Path(folder) / "dfi" / _name(home)
-        if len(os.fsencode(socket)) <= _LONGEST and os.access(folder, os.W_OK) and Path(folder).stat().st_uid == user:
+def _socket(home: Path) -> Path | None:
+    """The user's own socket; None where no folder can be this user's alone, such as one that another user has taken."""
+    user, name = system.user_id(), _name(home)
+    runtime = (os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{user}")
+    # not tempfile.gettempdir(), which takes the current folder where it finds no other
+    temporary = (*map(os.environ.get, ("TMPDIR", "TEMP", "TMP")), "/tmp", "/var/tmp")
+    folders = [Path(each) / "dfi" for each in runtime if each and _owner(each) == user]
+    folders += [Path(each) / f"dfi-{user}" for each in temporary if each]
+    for socket in (folder / name for folder in folders):
+        if socket.is_absolute() and len(os.fsencode(socket)) <= _LONGEST and _can_be_private(socket.parent):
             return socket
-    for folder in (tempfile.gettempdir(), "/tmp"):
-        socket = Path(folder) / f"dfi-{user}" / _name(home)
-        if len(os.fsencode(socket)) <= _LONGEST:
-            break
-    return socket
+    return None
+
+
+def _owner(folder: str) -> int | None:
+    with contextlib.suppress(OSError):
+        return Path(folder).stat().st_uid
+    return None
+
+
+def _can_be_private(folder: Path) -> bool:
+    """Whether a folder is this user's alone, or can be made so in one that is there, and can be written."""
+    try:
+        needed = folder if _is_private(folder.lstat()) else None
+    except OSError:
+        needed = folder.parent
+    return needed is not None and os.access(needed, os.W_OK | os.X_OK)
+
+
+def _is_private(folder: os.stat_result) -> bool:
+    return stat.S_ISDIR(folder.st_mode) and folder.st_uid == system.user_id() and not folder.st_mode & 0o077
 
 
 def _name(home: Path) -> str:
