@@ -58,13 +58,22 @@ def runtime_folders() -> Iterator[Path]:
             yield Path(folder)
 
 
-def temporary_folder(longest: int) -> Path:
-    """The folder for temporary files; /tmp where its path has more bytes than leave room for a Unix socket's name.
+def temporary_folders() -> Iterator[Path]:
+    """Where temporary files may be, the likeliest first; whether a folder is there, and lets anybody in, is not said.
 
-    Raises FileNotFoundError where there is none that can be written to.
+    tempfile.gettempdir() takes the current folder where it finds no other.
     """
-    usual = tempfile.gettempdir()
-    return Path(usual if len(os.fsencode(usual)) <= longest else "/tmp")
+    for folder in (*map(os.environ.get, ("TMPDIR", "TEMP", "TMP")), "/tmp", "/var/tmp"):
+        if folder and Path(folder).is_absolute():
+            yield Path(folder)
+
+
+def temporary_folder(longest: int) -> Path | None:
+    """One that can be written to, with a path of at most so many bytes, which leaves room for a Unix socket's name."""
+    for folder in temporary_folders():
+        if len(os.fsencode(folder)) <= longest and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    return None
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from support.tiny import TINY_ATTRIBUTES, tiny_weights
 from dfi_server import paths
 from dfi_server.edit import Edit, Editor, Progress
 from dfi_server.errors import ErrorCode
-from dfi_server.face import layout
+from dfi_server.face import choice, layout
 from dfi_server.face.find import find_faces
 from dfi_server.photo.pixels import composite, crop
 from dfi_server.solver import reconstruct
@@ -90,6 +90,27 @@ def test_the_same_edit_gives_the_same_pixels(editor: Editor, face: np.ndarray) -
     )
     assert np.array_equal(first, second)
     assert np.array_equal(first, third)
+
+
+def test_in_a_photo_of_24_megapixels_that_was_seen_before_no_face_is_looked_for(
+    editor: Editor, portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is sent again with each edit; one pixel that changed makes it another photo."""
+    searches: list[int] = []
+    for name in ("find_largest", "find_faces"):
+        find = getattr(choice, name)
+        monkeypatch.setattr(choice, name, lambda *asked, find=find: searches.append(1) or find(*asked))
+    large = np.full((4096, 5888, 3), 128, np.uint8)
+    large[:, :4096] = portrait.repeat(8, axis=0).repeat(8, axis=1)
+    first = editor.edit(large, {"senior": 0.4}, iterations=1).patch
+    assert len(searches) == 1
+    again = editor.edit(large.copy(), {"senior": 0.4}, iterations=1).patch
+    assert len(searches) == 1
+    assert first.box == again.box
+    assert np.array_equal(first.pixels, again.pixels)
+    large[-1, -1, -1] += 1
+    editor.edit(large, {"senior": 0.4}, iterations=1)
+    assert len(searches) == 2
 
 
 def test_what_is_kept_must_be_known_and_not_be_changed_too(editor: Editor, face: np.ndarray) -> None:
@@ -272,7 +293,7 @@ def test_a_store_that_cannot_be_used_is_refused(
     folder.mkdir(parents=True)
     refusal(Editor, ErrorCode.BAD_STORE)
     (folder / vectors.name).write_bytes(vectors.read_bytes())
-    refusal(Editor, ErrorCode.BAD_WEIGHTS)
+    refusal(Editor, ErrorCode.BAD_STORE)
     save_file(tiny_weights(seed=3), folder / "network.safetensors")
     assert "other network weights" in refusal(Editor, ErrorCode.BAD_STORE)
     save_file(tiny_weights(), folder / "network.safetensors")

@@ -175,7 +175,8 @@ def test_a_lock_is_held_until_its_file_is_closed(tmp_path: Path) -> None:
 
 
 def test_the_folder_for_temporary_files_is_short_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "é"))
+    (tmp_path / "é").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "é"))
     length = len(str(tmp_path)) + 3
     assert system.temporary_folder(length) == tmp_path / "é"
     assert system.temporary_folder(length - 1) == Path("/tmp")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dfi_server import paths
 from dfi_server.errors import DFIError, ErrorCode
-from dfi_server.wire.place import EXAMPLE, OWN, Place, find
+from dfi_server.wire.place import EXAMPLE, OWN, OWN_TCP, Place, find
 
 if TYPE_CHECKING:
     from dfi_server.wire.messages import Choices, FaceChoice
@@ -101,8 +101,22 @@ def add_local_edit(parser: argparse.ArgumentParser) -> None:
 
 
 def server_of(options: argparse.Namespace) -> Place:
-    """Where the server is that --server names, or the user's own, with the keys for it."""
-    found = find(options.server or OWN, paths.home())
+    """Where the server is that --server names, or the user's own, with the keys for it.
+
+    The user's own has the stores of this machine. Raises DFIError(NO_STORE | BAD_STORE) where --store names none of
+    them, UNREACHABLE where --server means the own with keys, and none has run that would have made them.
+    """
+    named = options.server or OWN
+    if options.store and named in (OWN, OWN_TCP):
+        from dfi_server.vectors.store import open_store
+
+        open_store(options.store)
+    found = find(named, paths.home())
+    if options.server and not options.keys and found.client_keys and not found.client_keys.exists():
+        raise DFIError(
+            ErrorCode.UNREACHABLE,
+            f"No server of yours is there: start it (dfi serve --endpoint {named}) and try again.",
+        )
     return found._replace(client_keys=options.keys or found.client_keys)
 
 

@@ -54,10 +54,6 @@ def check_place(path: Path) -> None:
         raise DFIError(ErrorCode.BAD_REQUEST, f"{path} is a folder: name a file in it.")
     if there and not stat.S_ISREG(there.st_mode):
         raise DFIError(ErrorCode.BAD_REQUEST, f"{path} is no ordinary file: choose another name.")
-    if there and not (there.st_mode & 0o222 and os.access(target, os.W_OK)):
-        raise DFIError(
-            ErrorCode.BAD_REQUEST, f"{path} is there and write-protected: allow writing to it, or choose another name."
-        )
     if not target.parent.is_dir():
         folder = target.parent if path.is_symlink() else path.parent  # as the user has it
         raise DFIError(ErrorCode.BAD_REQUEST, f"There is no folder {folder} to write {target.name} to.")
@@ -69,6 +65,11 @@ def check_place(path: Path) -> None:
             ErrorCode.BAD_REQUEST,
             f"Nothing can be written to the folder {target.parent} ({error.strerror}): choose another one.",
         ) from error
+    # only now: where the folder is what keeps the file, no other name in it would do
+    if there and not (there.st_mode & 0o222 and os.access(target, os.W_OK)):
+        raise DFIError(
+            ErrorCode.BAD_REQUEST, f"{path} is there and write-protected: allow writing to it, or choose another name."
+        )
 
 
 def _give_rights(file: Path, old: Path) -> None:

@@ -35,21 +35,22 @@ def bind(socket: "zmq.Socket[bytes]") -> Link:
 
     Raises OSError, zmq.ZMQError.
     """
-    if not system.HAS_UNIX_SOCKETS:
+    place = system.temporary_folder(_LONGEST) if system.HAS_UNIX_SOCKETS else None
+    if place is None:
         public, secret = zmq.curve_keypair()  # only who knows the public one can connect
         socket.curve_server = True
         socket.curve_publickey, socket.curve_secretkey = public, secret
         socket.bind("tcp://127.0.0.1:*")
         return Link(socket.get_string(zmq.LAST_ENDPOINT), {_KEY: public.decode()})
-    with _folder() as folder:
+    with _folder(place) as folder:
         socket.bind(endpoint := f"ipc://{folder}/worker")
         return Link(endpoint, _folder=folder)
 
 
 @contextlib.contextmanager
-def _folder() -> Iterator[Path]:
+def _folder(place: Path) -> Iterator[Path]:
     """A new folder for this user alone, which stays unless something fails."""
-    folder = tempfile.mkdtemp(prefix="dfi-", dir=system.temporary_folder(_LONGEST))
+    folder = tempfile.mkdtemp(prefix="dfi-", dir=place)
     try:
         yield Path(folder)
     except BaseException:

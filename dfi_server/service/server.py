@@ -8,6 +8,7 @@ format is docs/protocol.md; SECURITY.md says what is defended against whom.
 import contextlib
 import errno
 import logging
+import math
 import signal
 import threading
 import time
@@ -37,8 +38,10 @@ from dfi_server.wire.protocol import (
 )
 
 LIBRARIES_SECONDS = 3600.0  # without a wish, after which a resting worker gives its libraries' memory back as well
+TOLD_SECONDS = 0.2  # for a reply to arrive: ZeroMQ loses what comes with a server's end
 STALL_SECONDS = 1.0  # between two rounds of the loop, beside its waiting: then this process stood still
 _MAX_MESSAGES_A_ROUND = 100
+_NO_STORE = (ErrorCode.NO_STORE, ErrorCode.BAD_STORE)
 _BELL = "inproc://bell"
 
 log = logging.getLogger(__name__)
@@ -49,9 +52,10 @@ class Server:
 
     keys: the server's folder of `dfi keygen`: only clients whose keys are in there get an answer, and they may be on
     other machines. rest_after: seconds without an edit or another wish for the model after which its memory is given
-    back, until the next one; end_after: seconds without any client after which run() returns. None: never. Raises
-    DFIError: bad_request for keys that are not there, or without any for an address that is not
-    this machine's own; busy if the port is taken. Where systemd has made the listening socket, that one is used.
+    back, until the next one; end_after: seconds without any client after which run() returns, as it does when a client
+    was told that the store cannot be opened. None: never. Raises DFIError: bad_request for keys that are not
+    there, or without any for an address that is not this machine's own; busy if the port is taken. Where systemd has
+    made the listening socket, that one is used.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class Server:
         self._rest_after, self._end_after = rest_after, end_after
         self._patience = 1.0  # seconds that the loop waits for something to happen
         self._last_round = self._last_wish = self._last_client = time.monotonic()
+        self._ends_at = math.inf  # soon, where a client was told that there is no store: the next may want another
         self._last_heard: dict[bytes, float] = {}  # only of clients with unfinished edits
 
     def stop(self) -> None:
@@ -127,7 +132,7 @@ class Server:
         poller.register(self._bell, zmq.POLLIN)
         for worker in self._workers:
             worker.register(poller)
-        self._patience = 0.2 if len(self._jobs) else 1.0
+        self._patience = 0.2 if len(self._jobs) or self._ends_at < math.inf else 1.0
         poller.poll(round(1000 * self._patience))
 
     def _close(self) -> None:
@@ -332,8 +337,8 @@ class Server:
             for worker in self._workers:
                 if worker.resting:
                     worker.close()
-        if self._end_after is not None and now - self._last_client > self._end_after:
-            log.info("No client has been there for a while: ending")
+        if self._end_after is not None and now > min(self._ends_at, self._last_client + self._end_after):
+            log.info("No client has been there for a while, or there is no store: ending")
             self._stopping.set()
 
     def _drop(self, client: bytes, why: str) -> None:
@@ -350,6 +355,8 @@ class Server:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
             self._drop(client, "is gone" if error.errno == zmq.EHOSTUNREACH else "does not read its replies")
+        if isinstance(message.body, Error) and self._end_after and self._failure and self._failure.code in _NO_STORE:
+            self._ends_at = min(self._ends_at, time.monotonic() + TOLD_SECONDS)
 
 
 def _bind_error(endpoint: str, error: zmq.ZMQError) -> DFIError:

@@ -166,8 +166,8 @@ class Worker:
             raise DFIError(
                 ErrorCode.BAD_STORE,
                 f"This server edits with the store '{editor.store_name}', not '{request.store}': leave the store to "
-                f"it, or start another server (dfi serve --store {request.store} --endpoint ENDPOINT) and name that "
-                "one (--server ENDPOINT).",
+                f"it, or, if its machine has that one, start another server (dfi serve --store {request.store} "
+                "--endpoint ENDPOINT) and name it (--server ENDPOINT).",
             )
         if isinstance(request, Fill):
             return self._fill(id, request, editor, photo)

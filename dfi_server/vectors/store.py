@@ -143,13 +143,19 @@ class Store:
         return tuple(name for name in self._own.usable if name not in self.info.attributes)
 
     def weights(self) -> dict[str, Tensor]:
-        """The network's weights, checked against the fingerprint that the vectors were built with."""
-        weights = vgg.read_weights(self.path / _NETWORK)
+        """The network's weights, checked against the fingerprint that the vectors were built with.
+
+        Raises DFIError(BAD_STORE).
+        """
+        try:
+            weights = vgg.read_weights(self.path / _NETWORK)
+        except DFIError as error:  # whose advice is for who brings weights of their own
+            raise self._damaged() from error
         if vgg.fingerprint(weights) != self.info.network_sha256:
             raise DFIError(
                 ErrorCode.BAD_STORE,
                 f"The vectors in {self.path} were built for other network weights than lie beside them: "
-                "run 'dfi setup' again.",
+                f"{self._remedy}.",
             )
         return weights
 
@@ -242,8 +248,11 @@ class Store:
                 raise DFIError(ErrorCode.UNKNOWN_ATTRIBUTE, f"There is no attribute '{name}': {hint}")
 
     def _damaged(self) -> DFIError:
-        remedy = "install dfi-server again" if self.is_starter else "run 'dfi setup' again"
-        return _damaged(f"The store in {self.path}", remedy)
+        return _damaged(f"The store in {self.path}", self._remedy)
+
+    @property
+    def _remedy(self) -> str:
+        return "install dfi-server again" if self.is_starter else "run 'dfi setup' again"
 
 
 def _damaged(what: str, remedy: str) -> DFIError:

@@ -36,7 +36,7 @@ from dfi_server.wire.messages import (
     ServerInfo,
     Work,
 )
-from dfi_server.wire.place import IPC, check_endpoint, check_owner, check_private, find, is_local
+from dfi_server.wire.place import IPC, check_endpoint, check_listener, find, is_local
 from dfi_server.wire.protocol import (
     HEARTBEAT_SECONDS,
     MAX_FRAME_BYTES,
@@ -121,6 +121,10 @@ class Client:
     def is_connected(self, patience: float) -> bool:
         """Whether a ZeroMQ server listens there; waits for up to `patience` seconds until one does."""
         return bool(self._socket.poll(round(patience * 1000), zmq.POLLOUT))
+
+    def check_listener(self) -> None:
+        """Raise DFIError where another user may listen there, as every request with a photo does before it is sent."""
+        check_listener(self.endpoint, self._has_keys)
 
     def hello(self) -> ServerInfo:
         """Who answers, at once, in whatever state. A server whose model failed to load tries again."""
@@ -214,10 +218,7 @@ class Client:
         """Runs in a thread of its own, so that heartbeats go out whatever the callbacks do."""
         id = uuid.uuid4().hex
         try:
-            if self.endpoint.startswith(IPC):
-                check_private(self.endpoint)
-            elif not self._has_keys:
-                check_owner(self.endpoint)
+            self.check_listener()
             patience = self.timeout + body.frame_bytes / SLOWEST_BYTES_PER_SECOND
             self._send(Message(kind_of(body), id, body), self.timeout)
             heard = beaten = time.monotonic()
@@ -282,7 +283,7 @@ class Client:
         where = "" if self.endpoint.startswith(IPC) else f" --endpoint {self.endpoint}"
         remedy = f"start it (dfi serve{where}) and try again"
         if self._has_keys:
-            remedy = "see that it runs there and knows this client's key (dfi serve --keys)"
+            remedy = "see that it runs there (dfi serve) and knows this client's key (--keys)"
         return DFIError(ErrorCode.UNREACHABLE, f"The server at {self.endpoint} {what}: {remedy}.")
 
 

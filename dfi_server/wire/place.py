@@ -1,8 +1,8 @@
 """Endpoints: which may be used, and where a user's own server is, one for each DFI_HOME, that no other user can enter.
 
 That is a Unix socket in the runtime folder of the user (XDG Base Directory Specification), or where a system or a
-sandbox has none (Windows; GIMP from Flatpak), a port of this machine with keys that only the user can read. Standard
-library and pyzmq only: this is what GIMP's own Python loads.
+sandbox has none (Windows; GIMP from Flatpak) or no folder can be the user's alone, a port of this machine with keys
+that only the user can read. Standard library and pyzmq only: this is what GIMP's own Python loads.
 """
 
 import contextlib
@@ -52,7 +52,8 @@ def find(endpoint: str, home: Path) -> Place:
     """The place that `endpoint` stands for, for the state folder `home`; any endpoint that is not the own stays so."""
     if endpoint == OWN:
         shut_in = system.sandbox() == "Flatpak"  # its runtime folder is another one
-        endpoint = f"{IPC}{_socket(home)}" if zmq.has("ipc") and system.HAS_UNIX_SOCKETS and not shut_in else OWN_TCP
+        has_sockets = zmq.has("ipc") and system.HAS_UNIX_SOCKETS and not shut_in
+        endpoint = f"{IPC}{socket}" if has_sockets and (socket := _socket(home)) else OWN_TCP
     if endpoint != OWN_TCP:
         return Place(endpoint)
     port = _FIRST_PORT + int(_name(home), 16) % _PORTS
@@ -113,7 +114,7 @@ def check_private(endpoint: str) -> None:
         raise DFIError(
             ErrorCode.UNREACHABLE, f"The server at {endpoint} cannot be reached: {folder}: {error.strerror}."
         ) from None
-    if not stat.S_ISDIR(there.st_mode) or there.st_uid != system.user_id() or there.st_mode & 0o077:
+    if not _is_private(there):
         raise DFIError(
             ErrorCode.BAD_REQUEST,
             f"The endpoint {endpoint} is refused: the folder {folder} is not this user's alone, and photos would "
@@ -160,6 +161,17 @@ def claimed(endpoint: str) -> Iterator[None]:
         raise DFIError(ErrorCode.BAD_REQUEST, f"Cannot listen at {endpoint} ({error.strerror}).") from error
 
 
+def check_listener(endpoint: str, has_keys: bool) -> None:
+    """Raise DFIError where what listens at an endpoint can be another user's: see check_private and check_owner.
+
+    Keys have told already who it is.
+    """
+    if endpoint.startswith(IPC):
+        check_private(endpoint)
+    elif not has_keys:
+        check_owner(endpoint)
+
+
 def check_owner(endpoint: str) -> None:
     """Raise DFIError(UNREACHABLE) where another user's program listens at a port of this machine, if that is known."""
     owner = system.listener(int(endpoint.rpartition(":")[2]))
@@ -170,13 +182,27 @@ def check_owner(endpoint: str) -> None:
         )
 
 
-def _socket(home: Path) -> Path:
-    for folder in system.runtime_folders():
-        socket = folder / "dfi" / _name(home)
-        if len(os.fsencode(socket)) <= _LONGEST:
+def _socket(home: Path) -> Path | None:
+    """The user's own socket; None where no folder can be this user's alone, such as one that another user has taken."""
+    folders = [folder / "dfi" for folder in system.runtime_folders()]
+    folders += [folder / f"dfi-{system.user_id()}" for folder in system.temporary_folders()]
+    for socket in (folder / _name(home) for folder in folders):
+        if len(os.fsencode(socket)) <= _LONGEST and _can_be_private(socket.parent):
             return socket
-    socket = Path(f"dfi-{system.user_id()}") / _name(home)
-    return system.temporary_folder(_LONGEST - len(os.fsencode(socket)) - 1) / socket
+    return None
+
+
+def _can_be_private(folder: Path) -> bool:
+    """Whether a folder is this user's alone, or can be made so in one that is there, and can be written."""
+    try:
+        needed = folder if _is_private(folder.lstat()) else None
+    except OSError:
+        needed = folder.parent
+    return needed is not None and os.access(needed, os.W_OK | os.X_OK)
+
+
+def _is_private(folder: os.stat_result) -> bool:
+    return stat.S_ISDIR(folder.st_mode) and folder.st_uid == system.user_id() and not folder.st_mode & 0o077
 
 
 def _name(home: Path) -> str:

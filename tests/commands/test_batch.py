@@ -231,6 +231,36 @@ def test_what_every_photo_would_meet_ends_the_run(album: Path, tmp_path: Path, e
     assert {line["status"] for line in lines(job.target).values()} <= {"failed"}  # the damaged file, at most
 
 
+IMPOSTOR = """
+import os, zmq
+from dfi_server.wire.messages import ServerInfo, ServerState
+from dfi_server.wire.protocol import Message, decode_request, encode
+os.setuid(65_534)
+socket = zmq.Context().socket(zmq.ROUTER)
+print(socket.bind_to_random_port("tcp://127.0.0.1"), flush=True)
+while True:
+    client, *frames = socket.recv_multipart()
+    request = decode_request([memoryview(frame) for frame in frames])
+    info = ServerInfo("1", ServerState.READY, "starter", "cpu", "", 0)
+    socket.send_multipart([client, *encode(Message(request.type, request.id, info))])
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
+def test_another_users_server_is_told_about_once(album: Path, tmp_path: Path, dfi: Run) -> None:
+    """Not once for each photo."""
+    with subprocess.Popen([sys.executable, "-c", IMPOSTOR], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        there = f"tcp://127.0.0.1:{process.stdout.readline().strip()}"
+        done = dfi("batch", album, tmp_path / "out", "--set", "smiling=0.4", "--server", there)
+        process.kill()
+    assert done.returncode == 1
+    (sentence,) = [line for line in done.stderr.splitlines() if "another user" in line]
+    assert sentence.startswith(f"dfi: The server at {there} is another user's")
+    assert done.stdout == ""
+    assert not (tmp_path / "out").exists()
+
+
 def test_two_runs_into_one_folder_do_not_meet(tmp_path: Path, endpoint: str, face: np.ndarray) -> None:
     source = tmp_path / "in"
     source.mkdir()

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -145,6 +146,50 @@ def test_batch_starts_a_server_with_the_store_and_device_it_is_asked_for(
             assert f"dfi serve --{option} {asked} --endpoint" in said
     finally:
         end_server(here)
+
+
+@pytest.fixture
+def new_home(photos: Path, tiny_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A state folder with the stores "tiny" and "lfw", in which no server has run."""
+    home = photos / "home"
+    for name in ("tiny", "lfw"):
+        shutil.copytree(tiny_home / "stores" / "tiny", home / "stores" / name)
+    monkeypatch.setenv("DFI_HOME", str(home))
+    yield home
+    end_server(place.find(place.OWN, home).endpoint)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("batch", "in", "out", "--set", "smiling=0.4"),
+        ("edit", "face.png", "out.png", "--set", "smiling=0.4", "--server", "own"),
+        ("strip", "face.png", "out.png", "--set", "smiling", "--server", "own-tcp"),
+        ("fill", "face.png", "mask.png", "out.png", "--server", "own"),
+    ],
+)
+def test_no_server_is_started_or_asked_for_a_store_that_is_not_there(
+    command: tuple[str, ...], new_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = np.zeros((250, 250), np.uint8)
+    mask[100:110, 100:110] = 255
+    Image.fromarray(mask).save("mask.png")
+    assert cli.main((*command, "--store", "nope")) == 1
+    assert "There is no store of attribute vectors 'nope'" in capsys.readouterr().err
+    assert {path.name for path in new_home.iterdir()} == {"stores"}
+
+
+@pytest.mark.slow
+def test_a_store_that_cannot_be_used_is_in_nobody_s_way(new_home: Path, face: np.ndarray) -> None:
+    """The server that was started with it is gone when another store is asked for."""
+    (new_home / "stores" / "lfw" / "network.safetensors").write_bytes(b"damaged")
+    command = ("batch", "in", "out", "--set", "smiling=0.4", "--iterations", "1")
+    for store in ((), ("--store", "lfw")):
+        said = run_dfi(*command, *store, home=new_home)
+        assert said.returncode == 1
+        assert "run 'dfi setup' again" in said.stderr.splitlines()[-1]
+    assert run_dfi(*command, "--store", "tiny", home=new_home).returncode == 0
+    assert (pixels("out/face.png") != face).any()
 
 
 def end_server(endpoint: str) -> None:

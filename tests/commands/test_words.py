@@ -171,6 +171,12 @@ def test_a_server_that_is_not_there_is_to_be_started_where_it_was_looked_for(sai
     assert "(dfi serve)" in said(f"{EDIT} --server own")
 
 
+def test_one_of_its_own_that_has_never_run_is_to_be_started(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not to be given keys, which it makes itself."""
+    monkeypatch.setenv("DFI_HOME", "absent")
+    assert "(dfi serve --endpoint own-tcp)" in said(f"{EDIT} --server own-tcp")
+
+
 def test_a_store_that_is_not_there_is_told_with_those_that_are(said: Said) -> None:
     assert "choose one of lfw, tiny, starter" in said("attributes --store absent")
 

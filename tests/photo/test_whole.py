@@ -131,12 +131,19 @@ def _through_a_file(folder: Path) -> Path:
     return folder / "file" / "photo.png"
 
 
+def _in_a_read_only_folder(folder: Path) -> Path:
+    """A file that is there, where the kernel lets nobody write: another name would not do either."""
+    (folder / "photo.png").symlink_to("/proc/version")
+    return folder / "photo.png"
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (_too_long, "choose another name"),
         (_circle, "choose another name"),
         (_protected, "write-protected"),
+        (_in_a_read_only_folder, "Nothing can be written to the folder"),
         (_pipe, "no ordinary file"),
         (_through_a_file, "no folder"),
         (lambda folder: Path("/proc/photo.png"), "choose another one"),

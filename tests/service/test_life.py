@@ -217,6 +217,35 @@ def test_a_server_that_a_client_started_ends_without_clients(slow: Slow, state: 
     assert not is_alive(slow.pid)
 
 
+@pytest.mark.parametrize(("why", "ends"), [("no store", True), ("fire", False)])
+def test_one_without_a_store_ends_once_it_has_said_so(slow: Slow, why: str, ends: bool) -> None:
+    """The next client may want another store, and gets a server of its own."""
+    slow.load_fails.set(why)
+    server = Server("tcp://127.0.0.1:*", [slow.command], end_after=60)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    with Client(server.endpoint) as client:
+        eventually(lambda: client.status().state == ServerState.FAILED)
+        time.sleep(0.5)
+        assert client.status().state == ServerState.FAILED  # who looks has not been told yet
+        assert ("There is no store." in failure_of(client.attributes).message) == ends
+        thread.join(5)
+        assert thread.is_alive() != ends
+    server.stop()
+    thread.join(20)
+
+
+def test_one_started_by_hand_waits_for_its_store(slow: Slow) -> None:
+    slow.load_fails.set("no store")
+    slow.go.set()
+    with serving(slow.command) as server, Client(server.endpoint) as client:
+        eventually(lambda: client.status().state == ServerState.FAILED)
+        assert failure_of(client.attributes).code == ErrorCode.NO_STORE
+        slow.load_fails.clear()
+        eventually(lambda: client.hello().state == ServerState.READY)
+        assert client.edit(SMALL, PIXELS).pixels == PIXELS
+
+
 def test_without_being_told_to_a_server_neither_rests_nor_ends(slow_server: Server, slow: Slow) -> None:
     with Client(slow_server.endpoint) as client:
         client.attributes()

@@ -29,6 +29,7 @@ FAILURES = {
     "cuda": lambda: OutOfMemoryError("CUDA out of memory."),
     "exit": lambda: SystemExit(3),
     "no face": lambda: DFIError(ErrorCode.NO_FACE, "No face."),
+    "no store": lambda: DFIError(ErrorCode.NO_STORE, "There is no store."),
     "fire": lambda: OSError("the disk is on fire"),
 }
 

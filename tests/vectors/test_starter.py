@@ -83,6 +83,23 @@ def test_a_damaged_learnt_step_is_said(tmp_path: Path, monkeypatch: pytest.Monke
     assert store.predictor(torch.device("cpu")) is None
 
 
+@pytest.mark.parametrize("damage", ["other", "cut", "gone"])
+def test_a_damaged_network_is_mended_by_installing_it_again(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dfi setup` does not touch the starter."""
+    monkeypatch.setattr(paths, "STARTER", Path(shutil.copytree(paths.STARTER, tmp_path / "starter")))
+    file = paths.STARTER / "network.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.unlink()
+    if damage != "gone":
+        file.write_bytes(content[: None if damage == "other" else -9])
+    sentence = refusal(open_store("starter").weights, ErrorCode.BAD_STORE)
+    assert "install dfi-server again" in sentence
+    assert "dfi setup" not in sentence
+
+
 @pytest.mark.parametrize(("name", "rows"), [("eyeglasses", slice(95, 150)), ("smiling", slice(130, 185))])
 def test_an_edit_shows_where_it_should(name: str, rows: slice, starter: Editor, portrait: np.ndarray) -> None:
     edit = starter.edit(portrait, {name: -0.4 if name == "smiling" else 0.4})

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from support.servers import PIXELS, SMALL, Slow, failure_of, serving
 from dfi_server import system
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.service.server import Server
-from dfi_server.wire import place
+from dfi_server.wire import keys, place
 from dfi_server.wire.client import Client
 
 RUNTIME = "XDG_RUNTIME_DIR"
@@ -66,6 +66,67 @@ def test_whatever_the_runtime_folders_name_the_sockets_path_is_short_enough(name
         endpoint = place.find(place.OWN, Path("/home/somebody") / name).endpoint
     assert len(os.fsencode(path_of(endpoint))) <= 107
     assert path_of(endpoint).is_absolute()
+
+
+def _another_users(folder: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can give folders away")
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 65_534, 65_534)
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        _another_users,
+        lambda folder: folder.mkdir() or folder.chmod(0o777),
+        lambda folder: folder.symlink_to(folder.parent / "elsewhere"),
+        Path.touch,
+    ],
+    ids=["another user's", "everybody's", "a link", "a file"],
+)
+def test_where_another_user_was_first_the_own_server_is_elsewhere(
+    take: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: Slow
+) -> None:
+    monkeypatch.setattr(place, "_owner", lambda folder: None)  # no runtime folder
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    folder = path_of(place.find(place.OWN, tmp_path / "home").endpoint).parent
+    assert folder.parent == tmp_path / "tmp"
+    take(folder)
+    found = place.find(place.OWN, tmp_path / "home")
+    assert str(tmp_path) not in found.endpoint
+    if found.server_keys and found.client_keys:
+        keys.ensure(found.server_keys, found.client_keys)
+    slow.go.set()
+    server = Server(found.endpoint, [slow.command], found.server_keys)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    with Client(found.endpoint, keys=found.client_keys) as client:
+        assert client.edit(SMALL, PIXELS).pixels == PIXELS
+    server.stop()
+    thread.join(20)
+
+
+def test_where_no_folder_can_be_this_users_alone_it_is_a_port_with_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a temporary folder that is read-only. The current folder gets no socket."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(place, "_is_private", lambda folder: False)
+    assert place.find(place.OWN, Path("/home/somebody")) == place.find(place.OWN_TCP, Path("/home/somebody"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_temporary_folder_that_is_not_there_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place, "_owner", lambda folder: None)
+    for name in (str(tmp_path / "absent"), "relative", ""):
+        monkeypatch.setenv("TMPDIR", name)
+        endpoint = place.find(place.OWN, tmp_path / "home").endpoint
+        assert str(tmp_path) not in endpoint
+        assert endpoint.startswith("tcp://") or path_of(endpoint).is_absolute()
 
 
 def test_any_other_endpoint_stays_as_it_is(tmp_path: Path) -> None:
@@ -221,8 +282,6 @@ def test_without_unix_sockets_it_is_a_port_with_keys_that_nobody_else_can_read(
     assert found == place.find(place.OWN_TCP, tmp_path / "home")
     assert found.endpoint.startswith("tcp://127.0.0.1:")
     assert found != place.find(place.OWN, tmp_path / "other")
-    from dfi_server.wire import keys
-
     assert found.server_keys and found.client_keys
     keys.ensure(found.server_keys, found.client_keys)
     before = (found.client_keys / "own.key_secret").read_bytes()

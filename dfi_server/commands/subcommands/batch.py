@@ -52,6 +52,7 @@ def run(options: argparse.Namespace) -> None:
     def start() -> None:
         if options.server:
             with Client(there.endpoint, keys=there.client_keys) as client:
+                client.check_listener()  # each photo would be refused singly
                 client.hello()
         else:
             _start_server(there, options)
