@@ -31,7 +31,7 @@ class Link:
 
 
 def bind(socket: "zmq.Socket[bytes]") -> Link:
-    """Bind the server's end: a Unix socket in a folder of its own, or where there are none, a port with a key.
+    """Bind the server's end: a Unix socket in a folder of its own, or where that cannot be, a port with a key.
 
     Raises OSError, zmq.ZMQError.
     """
