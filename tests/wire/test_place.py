@@ -88,7 +88,7 @@ def _another_users(folder: Path) -> None:
 def test_where_another_user_was_first_the_own_server_is_elsewhere(
     take: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: Slow
 ) -> None:
-    monkeypatch.setattr(place, "_owner", lambda folder: None)  # no runtime folder
+    monkeypatch.setattr(system, "runtime_folders", lambda: iter(()))
     (tmp_path / "tmp").mkdir()
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
@@ -121,7 +121,7 @@ def test_where_no_folder_can_be_this_users_alone_it_is_a_port_with_keys(
 
 
 def test_a_temporary_folder_that_is_not_there_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place, "_owner", lambda folder: None)
+    monkeypatch.setattr(system, "runtime_folders", lambda: iter(()))
     for name in (str(tmp_path / "absent"), "relative", ""):
         monkeypatch.setenv("TMPDIR", name)
         endpoint = place.find(place.OWN, tmp_path / "home").endpoint
