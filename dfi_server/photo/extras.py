@@ -22,6 +22,7 @@ FORMATS = frozenset(_PACKAGES)
 _BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 # About as much detail as a JPEG of quality 95; more effort takes several times as long for some percent.
 _HEIC = {"quality": 80, "chroma": 444, "enc_params": {"preset": "ultrafast"}}
+_HEIC_WITHOUT_LOSS = {**_HEIC, "quality": -1, "matrix_coefficients": 0, "bit_depth": 12}  # deep ones; else 8
 _JXL_QUALITY = 97
 
 
@@ -86,7 +87,12 @@ def _encode_heic(photo: Photo) -> bytes:
         "xmp": photo.metadata.xmp,
     }
     image.info.update({key: value for key, value in known.items() if value})
-    image.save(buffer, **_HEIC)
+    try:
+        image.save(buffer, **(_HEIC_WITHOUT_LOSS if photo.is_lossless else _HEIC))
+    except MemoryError:
+        raise
+    except Exception as error:  # what libheif says comes as nearly anything, SyntaxError and EOFError too
+        raise RuntimeError(str(error)) from error
     return buffer.getvalue()
 
 
