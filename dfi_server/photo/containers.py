@@ -72,7 +72,7 @@ def png_chunks(data: Data) -> Iterator[Part]:
     at = len(_PNG)
     while at + 12 <= len(data):
         length, name = struct.unpack_from(">I4s", data, at)
-        yield Part(name, at, b"" if name == b"IDAT" else data[at + 8 : at + 8 + length])
+        yield Part(name, at, b"" if name in (b"IDAT", b"fdAT") else data[at + 8 : at + 8 + length])
         at += 12 + length
 
 

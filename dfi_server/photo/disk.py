@@ -13,7 +13,7 @@ import pyvips
 from PIL import ExifTags, Image, ImageOps
 
 from dfi_server.errors import DFIError, ErrorCode, unwritable
-from dfi_server.photo import extras, formats, lossless, metadata, pages, signalled, unended
+from dfi_server.photo import exif, extras, formats, lossless, metadata, pages, signalled, unended
 from dfi_server.photo.containers import opened
 from dfi_server.photo.pixels import Metadata, Photo, Pixels, Size, to_image, with_alpha
 from dfi_server.photo.whole import check_place, write_whole
@@ -78,6 +78,9 @@ def _read_by_vips(path: Path, source: pyvips.Source, fail_on: str) -> Photo:
     channels = 3 if image.bands > 2 else 1
     photo = Photo(np.empty((0, 0, channels)), icc_profile=_blob(image, "icc-profile-data"))
     known = Metadata(_blob(image, "exif-data"), _blob(image, "xmp-data"))
+    if not known.exif and (block := metadata.exif_of_png(path)):
+        known, orientation, image = replace(known, exif=block), exif.orientation(block), image.copy()
+        image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
     image = image.autorot()
     photo = _with_the_rest(photo, path, known, orientation, count, (image.width, image.height))
     if image.interpretation in ("cmyk", "lab", "labs", "labq", "xyz"):

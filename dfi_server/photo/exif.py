@@ -122,6 +122,16 @@ def without_maker_note(block: bytes) -> bytes | None:
     return block_of(tiff.fields(tiff.first))
 
 
+def orientation(block: bytes) -> int:
+    """How a picture lies in its file, 1 to 8; 1, upright, where a block does not state it, or cannot be read."""
+    try:
+        tiff = Tiff(block.removeprefix(HEADER))
+        stated, *_ = tiff.numbers(tiff.directory(tiff.first)[0][ORIENTATION])
+    except DAMAGED:
+        return 1
+    return stated if 1 <= stated <= 8 else 1
+
+
 def resolution(block: bytes | None) -> tuple[float, float] | None:
     """Dots per millimetre along x and y; None where a block does not state them, or cannot be read."""
     try:

@@ -21,7 +21,10 @@ FORMATS = frozenset(_PACKAGES)
 
 _BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 # About as much detail as a JPEG of quality 95; more effort takes several times as long for some percent.
-_HEIC = {"quality": 80, "chroma": 444, "enc_params": {"preset": "ultrafast"}}
+# Tiles, but with transparency, which they cannot have: libde265 reads 16 MiB of each, x265 writes no long strips.
+_HEIC = {"quality": 80, "chroma": 444, "enc_params": {"preset": "ultrafast"}, "tile_size": 1024}
+_HEIC_WITHOUT_LOSS = {**_HEIC, "quality": -1, "matrix_coefficients": 0, "bit_depth": 12}  # deep ones; else 8
+_MOST_IN_ONE = 1 << 24  # bytes
 _JXL_QUALITY = 97
 
 
@@ -86,7 +89,14 @@ def _encode_heic(photo: Photo) -> bytes:
         "xmp": photo.metadata.xmp,
     }
     image.info.update({key: value for key, value in known.items() if value})
-    image.save(buffer, **_HEIC)
+    try:
+        image.save(buffer, **(_HEIC_WITHOUT_LOSS if photo.is_lossless else _HEIC))
+    except MemoryError:
+        raise
+    except Exception as error:  # what libheif says comes as nearly anything, SyntaxError and EOFError too
+        raise RuntimeError(str(error)) from error
+    if photo.alpha is not None and buffer.tell() > _MOST_IN_ONE:
+        raise RuntimeError("with transparency, HEIC has room for less detail")
     return buffer.getvalue()
 
 

@@ -28,7 +28,7 @@ class Format:
 WRITTEN = {  # by Pillow's names
     "AVIF": Format("AVIF", "uint16", gray=False, longest=16_384),
     "BMP": Format("BMP", "uint8", transparency=False, profile=False),
-    "HEIF": Format("HEIC", "uint16", gray=False),
+    "HEIF": Format("HEIC", "uint16", gray=False, longest=65_520),
     "JPEG": Format("JPEG", "uint8", transparency=False, longest=65_500),
     "JPEG2000": Format("JPEG 2000", "uint8", profile=False),
     "JXL": Format("JPEG XL", "float32"),

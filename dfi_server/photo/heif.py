@@ -1,7 +1,10 @@
-"""What an AVIF or HEIC says about the colours of its picture. ISO/IEC 23008-12, 14496-12; AV1's specification, 5.5."""
+"""What an AVIF or HEIC says about its picture: colours, and whether there is loss.
+
+ISO/IEC 23008-12, 14496-12 and 14496-15; AV1's specification, 5.5; HEVC, ITU-T H.265.
+"""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from dfi_server.photo.bits import Bits
 from dfi_server.photo.cicp import CodePoints
@@ -9,6 +12,7 @@ from dfi_server.photo.containers import Data
 
 _SEQUENCE_HEADER = 1  # AV1's
 _HEADER = 100  # bytes in which it is
+_PICTURE_PARAMETERS = 34  # HEVC's
 
 
 def boxes(data: Data, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
@@ -31,12 +35,10 @@ def code_points(data: Data) -> CodePoints | None:
 
     Raises ValueError, struct.error or IndexError for a damaged file.
     """
-    start, end = next(((start, end) for name, start, end in boxes(data, 0, len(data)) if name == b"meta"), (-4, 0))
-    meta = {name: (first, last) for name, first, last in boxes(data, start + 4, end)}
+    meta = _meta(data)
     if not {b"pitm", b"iprp", b"iloc"} <= meta.keys():
         return None
-    at, _ = meta[b"pitm"]
-    primary = _number(data, at + 4, 4 if data[at] else 2)
+    primary = _primary(data, meta)
     is_av1 = False
     for name, content in _properties(data, *meta[b"iprp"], primary):
         if name == b"colr" and content[:4] == b"nclx":
@@ -46,15 +48,71 @@ def code_points(data: Data) -> CodePoints | None:
     return _of_av1(data[place : place + _HEADER]) if place else None
 
 
+def is_lossless_hevc(data: Data) -> bool | None:
+    """Whether the primary picture, or each part of which it is put together, is HEVC without loss; None: no HEVC.
+
+    Raises ValueError, struct.error or IndexError for a damaged file.
+    """
+    meta = _meta(data)
+    if not {b"pitm", b"iprp"} <= meta.keys():
+        return None
+    for item in (_primary(data, meta), None):
+        if codings := [content for name, content in _properties(data, *meta[b"iprp"], item) if name == b"hvcC"]:
+            return all(map(_is_bypassed, codings))
+    return None
+
+
+def _is_bypassed(coding: bytes) -> bool:
+    """Whether transform and quantisation can be left out, by picture parameters in an hvcC box. H.265, 7.3.2.3."""
+    at = 23
+    for _ in range(coding[22]):
+        kind, count = coding[at] & 0x3F, _number(coding, at + 1, 2)
+        at += 3
+        for _ in range(count):
+            size, at = _number(coding, at, 2), at + 2
+            if kind == _PICTURE_PARAMETERS:
+                bits = Bits(coding[at + 2 : at + size].replace(b"\0\0\3", b"\0\0"), "big")
+                _skip_exp_golomb(bits, 2)  # numbers of the sets
+                bits.take(7)
+                _skip_exp_golomb(bits, 3)  # references, quantisation
+                bits.take(2)
+                _skip_exp_golomb(bits, 2 + bits.take(1))  # one more where parts differ in quantisation
+                return bool(bits.take(4) & 1)
+            at += size
+    return False
+
+
+def _skip_exp_golomb(bits: Bits, count: int) -> None:
+    for _ in range(count):
+        zeros = 0
+        while not bits.take(1):
+            zeros += 1
+        bits.take(zeros)
+
+
+def _meta(data: Data) -> dict[bytes, tuple[int, int]]:
+    """The boxes in the file's meta box, by name: where their contents begin and end."""
+    start, end = next(((start, end) for name, start, end in boxes(data, 0, len(data)) if name == b"meta"), (-4, 0))
+    return {name: (first, last) for name, first, last in boxes(data, start + 4, end)}
+
+
+def _primary(data: Data, meta: dict[bytes, tuple[int, int]]) -> int:
+    at, _ = meta[b"pitm"]
+    return _number(data, at + 4, 4 if data[at] else 2)
+
+
 def _number(data: Data, at: int, size: int) -> int:
     return int.from_bytes(data[at : at + size], "big")
 
 
-def _properties(data: Data, start: int, end: int, item: int) -> Iterator[tuple[bytes, bytes]]:
-    """An item's properties, of those in a box."""
+def _properties(data: Data, start: int, end: int, item: int | None) -> Iterator[tuple[bytes, bytes]]:
+    """An item's properties, of those in a box; every item's for None."""
     inside = {name: (first, last) for name, first, last in boxes(data, start, end)}
     known = list(boxes(data, *inside.get(b"ipco", (0, 0))))
-    for number in _associated(data, inside[b"ipma"][0], item) if b"ipma" in inside else ():
+    numbers: Iterable[int] = range(1, len(known) + 1)
+    if item is not None:
+        numbers = _associated(data, inside[b"ipma"][0], item) if b"ipma" in inside else ()
+    for number in numbers:
         if 0 < number <= len(known):
             name, first, last = known[number - 1]
             yield name, data[first:last]

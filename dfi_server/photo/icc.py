@@ -11,8 +11,9 @@ Point: TypeAlias = tuple[float, float]
 Primaries: TypeAlias = tuple[Point, Point, Point]
 """Red, green and blue."""
 
-Curve: TypeAlias = tuple[float] | tuple[float, float, float, float, float]
-"""From a channel's value X to light: X ** g for (g,); for (g, a, b, c, d) it is (a X + b) ** g from d on, c X below."""
+Curve: TypeAlias = tuple[float] | tuple[float, float, float, float, float] | np.ndarray
+"""From a channel's value X to light: X ** g for (g,); for (g, a, b, c, d) it is (a X + b) ** g from d on, c X below; a
+uint16 array is a table of light over X, from 0 to 1."""
 
 D65: Point = (0.3127, 0.3290)
 SRGB_PRIMARIES: Primaries = ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060))
@@ -21,12 +22,14 @@ SRGB_CURVE: Curve = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 _D50 = np.array([0.9642, 1.0, 0.8249])
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 _PARAMETRIC = {1: 0, 5: 3}  # how many numbers a curve has -> the function's type
+_LONGEST_TABLE = 4096  # Little CMS reads none of 32,768 numbers and more
 
 
-def rgb(name: str, primaries: Primaries, white: Point, curve: Curve) -> bytes:
-    """A display profile. Raises ValueError for primaries that make no colours."""
+def rgb(name: str, primaries: Primaries, white: Point, *curves: Curve) -> bytes:
+    """A display profile of one curve, or of three. Raises ValueError for primaries that make no colours."""
     tags = _rgb_tags(*_colorants(primaries, white))
-    return _profile(name, b"RGB ", tags | {f"{channel}TRC": _curve(curve) for channel in "rgb"})
+    each = curves if len(curves) == 3 else 3 * curves
+    return _profile(name, b"RGB ", tags | {f"{key}TRC": _curve(curve) for key, curve in zip("rgb", each, strict=True)})
 
 
 def _colorants(primaries: Primaries, white: Point) -> tuple[np.ndarray, np.ndarray]:
@@ -93,6 +96,10 @@ def _numbers(kind: bytes, values: np.ndarray) -> bytes:
 
 
 def _curve(curve: Curve) -> bytes:
+    if isinstance(curve, np.ndarray):
+        places = np.linspace(0, len(curve) - 1, min(len(curve), _LONGEST_TABLE))
+        table = np.rint(np.interp(places, np.arange(len(curve)), curve)).astype(">u2")
+        return b"curv" + bytes(4) + struct.pack(">I", len(table)) + table.tobytes()
     return b"para" + bytes(4) + struct.pack(">HH", _PARAMETRIC[len(curve)], 0) + _numbers(b"", np.array(curve))[4:]
 
 

@@ -14,8 +14,8 @@ def is_lossless(data: Data) -> bool:
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             return _webp(data)
         if data[4:8] == b"ftyp":
-            said = heif.code_points(data)
-            return said is not None and said.matrix == _IDENTITY
+            by_hevc, said = heif.is_lossless_hevc(data), heif.code_points(data)
+            return by_hevc if by_hevc is not None else said is not None and said.matrix == _IDENTITY
         if jxl.is_one(data):
             return jxl.header(data).is_lossless
     except (ValueError, IndexError, struct.error):

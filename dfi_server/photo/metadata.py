@@ -106,6 +106,15 @@ def _iptc_of(photoshop: bytes) -> bytes | None:
     return None
 
 
+def exif_of_png(path: Path) -> bytes | None:
+    """A PNG's EXIF, wherever it is in the file: libvips reads none that is behind the pixels."""
+    with opened(path) as data:
+        if data[:4] == b"\x89PNG":
+            content = next((content for name, _, content in png_chunks(data) if name == b"eXIf"), None)
+            return content and exif.HEADER + content.removeprefix(exif.HEADER)
+    return None
+
+
 def _of_png(data: Data, found: Metadata) -> Metadata:
     texts, dots = [], None
     for name, _, content in png_chunks(data):
@@ -116,7 +125,8 @@ def _of_png(data: Data, found: Metadata) -> Metadata:
             key, _, rest = content.partition(b"\0")
             texts.append((key.decode("latin-1"), _text(name, rest)))
     kept = ((key, text) for key, text in texts if text and key != _XMP_KEY and not key.startswith(_RAW_PROFILES))
-    return Metadata(found.exif, found.xmp, None, tuple(kept), dots)
+    packet = found.xmp or next((text.encode() for key, text in texts if key == _XMP_KEY and text), None)
+    return Metadata(found.exif, packet, None, tuple(kept), dots)
 
 
 def _text(chunk: bytes | int, content: bytes) -> str:

@@ -17,6 +17,7 @@ BYTE, ASCII, SHORT, LONG, RATIONAL = 1, 2, 3, 4, 5
 MAKE, ORIENTATION, RESOLUTION, RESOLUTION_UNIT = 271, 274, (282, 283), 296
 XMP, IPTC, EXIF, GPS, INTEROPERABILITY, MAKER_NOTE = 700, 33723, 34665, 34853, 40965, 37500
 SUBFILE, LAYERS = 254, 37724
+BITS, PHOTOMETRIC, TRANSFER_FUNCTION, WHITE_POINT, PRIMARIES = 258, 262, 301, 318, 319
 STRIPS, TILES, THUMBNAIL = (273, 279), (324, 325), (513, 514)  # offsets and byte counts
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -26,7 +27,7 @@ _BIG = {13, 16, 17, 18}  # types: offsets of directories that nobody here knows,
 _DIRECTORIES = {EXIF: {INTEROPERABILITY}, GPS: set(), INTEROPERABILITY: set()}  # and those that can be in each
 _POINTERS = {*_DIRECTORIES, *THUMBNAIL, 288, 330, 400, 519, 520, 521}  # what else holds offsets
 _USER_COMMENT, _UTF_16 = 37510, b"UNICODE\0"  # in the structure's byte order
-_BITS, _COMPRESSION, _OLD_JPEG = 258, 259, 6
+_COMPRESSION, _OLD_JPEG = 259, 6
 _MM_PER_UNIT = {2: 25.4, 3: 10.0}
 
 Fields: TypeAlias = Mapping[int, "tuple[int, bytes] | Fields"]
@@ -178,7 +179,7 @@ def add_page(whole: bytearray, source: Tiff, at: int) -> None:
     Raises one of DAMAGED, also for a page whose pixels depend on the byte order, or on more than its strips or tiles.
     """
     entries, _ = source.directory(at)
-    if source.order == ">" and max(source.numbers(entries[_BITS]) if _BITS in entries else (1,)) > 8:
+    if source.order == ">" and max(source.numbers(entries[BITS]) if BITS in entries else (1,)) > 8:
         raise ValueError("its pixels have the other byte order")
     if _COMPRESSION in entries and source.numbers(entries[_COMPRESSION])[0] == _OLD_JPEG:
         raise ValueError("its pixels have tables elsewhere")

@@ -76,7 +76,7 @@ def test_no_word_of_a_command_line_is_lost(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "side"), [("wide.webp", 16_384), ("wide.jpg", 65_501), ("wide.avif", 16_385)]
+    ("name", "side"), [("wide.webp", 16_384), ("wide.jpg", 65_501), ("wide.avif", 16_385), ("wide.heic", 65_521)]
 )  # the longest that are written: one less
 def test_a_size_that_the_format_lacks_is_said_before_the_work(
     name: str, side: int, tmp_path: Path, tiny_home: Path, capsys: pytest.CaptureFixture[str]
@@ -85,7 +85,7 @@ def test_a_size_that_the_format_lacks_is_said_before_the_work(
     assert "Write a .png" in refusal(lambda: disk.check_size(Path(name), wide), ErrorCode.TOO_LARGE)
     refusal(lambda: disk.check_size(Path(name), wide.swapaxes(0, 1)), ErrorCode.TOO_LARGE)
     disk.write(tmp_path / name, Photo(np.ascontiguousarray(wide[:, :-1])))
-    assert np.asarray(Image.open(tmp_path / name)).shape == (20, side - 1, 3)
+    assert disk.read(tmp_path / name).pixels.shape == (20, side - 1, 3)
     Image.fromarray(wide).save(tmp_path / "wide.png")
     assert cli.main(["edit", str(tmp_path / "wide.png"), str(tmp_path / f"out-{name}"), "--set", "smiling=0.4"]) == 1
     assert "to a side" in capsys.readouterr().err  # and not that there is no face

@@ -22,7 +22,7 @@ from support.checks import refusal
 from dfi_server.errors import DFIError, ErrorCode
 from dfi_server.photo import colour, disk
 from dfi_server.photo.formats import EXTENSIONS, WRITTEN
-from dfi_server.photo.pixels import Photo, from_unit, to_depth, to_unit
+from dfi_server.photo.pixels import Metadata, Photo, from_unit, to_depth, to_unit
 
 DOCS = Path(__file__).parents[2] / "docs" / "formats.md"
 ALL = sorted(extension for extension, name in EXTENSIONS.items() if name in WRITTEN)
@@ -174,6 +174,46 @@ def test_a_file_is_known_by_its_content(tmp_path: Path) -> None:
     assert np.array_equal(disk.read(tmp_path / "photo.jpg").pixels, smooth(3, np.uint8))
     (tmp_path / "photo.png").write_bytes(pyjpegxl.encode_from_numpy(smooth(3, np.uint8), lossless=True))
     assert np.array_equal(disk.read(tmp_path / "photo.png").pixels, smooth(3, np.uint8))
+
+
+@pytest.mark.parametrize("size", [(2600, 2600), (20, 9000), (9000, 20), (1, 9000)])
+def test_a_large_heic_opens_again(size: tuple[int, int], tmp_path: Path) -> None:
+    """More bytes than its decoder takes in one piece, strips that its encoder refuses: with all that belongs to it."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    known = Metadata(b"Exif\0\0" + exif.tobytes()[6:], packet())
+    disk.write(tmp_path / "large.heic", Photo(pixels, None, SRGB, known))
+    read = disk.read(tmp_path / "large.heic")
+    assert read.pixels.shape == pixels.shape
+    assert np.abs(read.pixels[:, ::7].astype(int) - pixels[:, ::7]).mean() < 3
+    assert read.icc_profile == SRGB
+    assert b"a camera" in (read.metadata.exif or b"")
+    assert read.metadata.xmp == packet()
+    assert read.pages.count == 1
+    assert not read.notes
+
+
+def test_a_heic_that_would_not_open_again_is_a_sentence(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1900, 1900, 4)).astype(np.uint8)
+    photo = Photo(noise[..., :3], noise[..., 3], is_lossless=True)
+    sentence = refusal(lambda: disk.write(tmp_path / "cut.heic", photo), ErrorCode.NO_SPACE)
+    assert "less detail" in sentence
+    assert ".png" in sentence
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [SyntaxError, EOFError, ValueError, RuntimeError, AttributeError])
+def test_whatever_the_heic_writer_raises_is_a_sentence(
+    error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error("Unsupported feature: HEVC images of this kind")
+
+    monkeypatch.setattr(pillow_heif.HeifFile, "save", fail)
+    sentence = refusal(lambda: disk.write(tmp_path / "a.heic", Photo(smooth(3, np.uint8))), ErrorCode.NO_SPACE)
+    assert "HEVC images of this kind" in sentence
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("extension", EXTRAS)

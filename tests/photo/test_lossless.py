@@ -1,9 +1,11 @@
 """What was stored without loss stays so, where a format has both ways."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pyjpegxl
 import pytest
 import pyvips
@@ -11,12 +13,12 @@ from PIL import Image
 from support import icc, stated
 from support.cameras import saved
 
-from dfi_server.photo import disk
-from dfi_server.photo.pixels import Photo
+from dfi_server.photo import colour, disk
+from dfi_server.photo.pixels import Patch, Photo, crop, edited, to_8bit, to_depth
 
 NOISE = np.random.default_rng(4).integers(0, 256, (40, 56, 4)).astype(np.uint8)
 ADOBE = icc.rgb(icc.ADOBE_RGB, 2.2)
-BOTH_WAYS = [".webp", ".avif", ".jxl"]
+BOTH_WAYS = [".webp", ".avif", ".heic", ".jxl"]
 ONE_WAY = [".png", ".tif", ".bmp", ".jp2"]
 
 
@@ -35,7 +37,16 @@ def jxl(pixels: np.ndarray, icc_profile: bytes | None = None, **options: object)
     return pyjpegxl.encode_from_numpy(np.ascontiguousarray(pixels), icc=icc_profile, **options)
 
 
-WRITERS = {".webp": webp, ".avif": avif, ".jxl": jxl}
+def heic(pixels: np.ndarray, icc_profile: bytes | None = None, lossless: bool = False) -> bytes:
+    mode = {3: "RGB", 4: "RGBA"}[pixels.shape[2]] + (";16" if pixels.dtype == np.uint16 else "")
+    image = pillow_heif.from_bytes(mode, pixels.shape[1::-1], np.ascontiguousarray(pixels).tobytes())
+    image.info["icc_profile"] = icc_profile
+    buffer = io.BytesIO()
+    image.save(buffer, chroma=444, **({"quality": -1, "matrix_coefficients": 0, "bit_depth": 12} if lossless else {}))
+    return buffer.getvalue()
+
+
+WRITERS = {".webp": webp, ".avif": avif, ".heic": heic, ".jxl": jxl}
 
 
 def copied(content: bytes, target: str, folder: Path) -> tuple[Photo, Photo]:
@@ -88,6 +99,44 @@ def test_deep_lossless_avif_stays_lossless(tmp_path: Path) -> None:
     photo, copy = copied(stated.avif(deep, stated.P3, stated.SRGB_CURVE), ".avif", tmp_path)
     assert photo.pixels.dtype == np.uint16
     assert same(photo, copy)
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_deep_lossless_heic_stays_lossless(channels: int, bits: int, tmp_path: Path) -> None:
+    deep = (NOISE[..., :channels].astype(np.uint16) * 257) >> 16 - bits << 16 - bits
+    photo, copy = copied(heic(deep, lossless=True), ".heic", tmp_path)
+    assert np.array_equal(photo.pixels, deep[..., :3])
+    assert same(photo, copy)
+
+
+@pytest.mark.parametrize("tile_size", [0, 64])
+@pytest.mark.parametrize("matrix", [0, 6])
+@pytest.mark.parametrize("quality", [-1, 80])
+def test_a_heic_is_lossless_by_its_coding(quality: int, matrix: int, tile_size: int, tmp_path: Path) -> None:
+    """Whatever its colours are stored as, and of several tiles as well."""
+    pixels = np.tile(NOISE[..., :3], (3, 3, 1))
+    image = pillow_heif.from_bytes("RGB", pixels.shape[1::-1], pixels.tobytes())
+    image.info["icc_profile"] = ADOBE
+    image.save(tmp_path / "photo.heic", quality=quality, matrix_coefficients=matrix, tile_size=tile_size)
+    photo = disk.read(tmp_path / "photo.heic")
+    assert photo.is_lossless == (quality == -1)
+    disk.write(tmp_path / "copy.heic", photo)
+    assert same(photo, disk.read(tmp_path / "copy.heic")) == (quality == -1)
+
+
+def test_a_lossless_heic_is_untouched_outside_an_edit(tmp_path: Path) -> None:
+    (tmp_path / "photo.heic").write_bytes(heic(NOISE[..., :3], ADOBE, lossless=True))
+    photo = disk.read(tmp_path / "photo.heic")
+    srgb = colour.to_srgb(photo)
+    patch = Patch(8, 8, 255 - crop(to_8bit(srgb), (8, 8, 20, 20)), np.full((20, 20), 255, np.uint8))
+    patch = replace(patch, pixels=to_depth(patch.pixels, srgb.dtype))
+    disk.write(tmp_path / "edited.heic", edited(photo, colour.from_srgb(photo, srgb, patch)))
+    outside = np.ones((40, 56), bool)
+    outside[8:28, 8:28] = False
+    after = disk.read(tmp_path / "edited.heic").pixels
+    assert np.array_equal(after[outside], NOISE[..., :3][outside])
+    assert not np.array_equal(after, NOISE[..., :3])
 
 
 def test_a_lossless_gray_webp_stays_lossless(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, IptcImagePlugin
 from support import cameras
-from support.cameras import FACE, ZOE, chunk, packet, saved, segment, with_chunks, with_segments
+from support.cameras import FACE, ZOE, chunk, packet, saved, segment, with_chunks, with_late_chunks, with_segments
 
 from dfi_server.photo import disk
 from dfi_server.photo.pixels import Metadata, Photo
@@ -207,6 +207,35 @@ def test_a_pngs_texts_are_kept(tmp_path: Path) -> None:
         }
     with Image.open(edited(content, ".png", ".jpg", tmp_path)) as image:
         assert image.info["comment"] == b"a comment"
+
+
+@every_target
+def test_what_a_png_says_behind_its_pixels_counts_as_well(target: str, tmp_path: Path) -> None:
+    texts = [chunk(b"tEXt", b"Author\0me"), chunk(b"zTXt", b"Description\0\0" + zlib.compress(b"long " * 500))]
+    xmp = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + packet())
+    block = chunk(b"eXIf", cameras.exif({274: ("H", 6), 282: ("R", (300, 1)), 283: ("R", (150, 1)), 296: ("H", 2)}))
+    content = with_late_chunks(saved(PIXELS, ".png"), *texts, xmp, block, chunk(b"iTXt", "Title\0\0\0\0\0Tï".encode()))
+    path = edited(content, ".png", target, tmp_path)
+    with Image.open(path) as image:
+        assert image.size == (24, 40)
+        if target == ".png":
+            expected = {"Author": "me", "Description": "long " * 500, "Title": "Tï"}
+            assert image.text == {**expected, "XML:com.adobe.xmp": packet().decode()}
+            assert np.array_equal(np.asarray(image), np.rot90(PIXELS, -1))
+    assert exif_of(path)[271] == "a camera"
+    assert exif_of(path).get(274, 1) == 1
+    assert dpi_of(path) == pytest.approx((150, 300), abs=0.1)
+    assert xmp_of(path).encode() == packet()
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_an_orientation_behind_a_pngs_pixels_is_that_before_them(orientation: int, tmp_path: Path) -> None:
+    block = chunk(b"eXIf", cameras.exif({274: ("H", orientation)}))
+    for name, place in (("early", with_chunks), ("late", with_late_chunks)):
+        (tmp_path / f"{name}.png").write_bytes(place(saved(PIXELS, ".png"), block))
+    early, late = (disk.read(tmp_path / f"{name}.png") for name in ("early", "late"))
+    assert np.array_equal(early.pixels, late.pixels)
+    assert early.metadata == late.metadata
 
 
 @every_source

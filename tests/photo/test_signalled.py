@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support import icc, stated
-from support.cameras import saved
+from support import cameras, icc, stated
+from support.cameras import Tags, saved
 from support.checks import refusal
 from support.stated import (
     BT709,
@@ -37,6 +37,7 @@ WRITER = {
     "avif": stated.avif,
     "heic": stated.heic,
 }
+STATING = {**WRITER, "tif": stated.tiff}
 PRIMARIES_OF_P3 = chrm(0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06)
 
 
@@ -53,7 +54,7 @@ def seen(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("extension", WRITER)
+@pytest.mark.parametrize("extension", STATING)
 @pytest.mark.parametrize(
     ("primaries", "transfer"),
     [(P3, SRGB_CURVE), (BT2020, BT709_CURVE), (BT709, LINEAR), (BT709, GAMMA_28), (P3, LINEAR), (BT709, SRGB_CURVE)],
@@ -63,7 +64,7 @@ def test_code_points_are_read_as_what_they_mean(
 ) -> None:
     pixels = from_unit(colours, np.dtype(dtype))
     path = tmp_path / f"photo.{extension}"
-    path.write_bytes(WRITER[extension](pixels, primaries, transfer))
+    path.write_bytes(STATING[extension](pixels, primaries, transfer))
     expected = stated.meaning(to_unit(pixels), primaries, transfer)
     assert np.abs(expected - colours).max() > 0.03 or (primaries, transfer) == (BT709, SRGB_CURVE)
     np.testing.assert_allclose(seen(path), expected, atol=1.5 / 255)
@@ -107,10 +108,81 @@ def test_cicp_counts_more_than_a_profile_and_a_profile_more_than_gama(colours: n
     np.testing.assert_allclose(seen(path), stated.meaning(to_unit(pixels), P3, LINEAR), atol=2 / 255)
 
 
-@pytest.mark.parametrize("said", [gama(1.0), cicp(BT709, LINEAR)], ids=["gAMA", "cICP"])
-def test_linear_gray_is_read_as_that(said: tuple[bytes, bytes], tmp_path: Path) -> None:
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("said", "primaries", "transfer"),
+    [
+        (stated.points(P3), P3, SRGB_CURVE),
+        (stated.points(P3, white=False), P3, SRGB_CURVE),
+        (stated.table(8, LINEAR), BT709, LINEAR),
+        ({**stated.points(BT2020), **stated.table(8, *[BT709_CURVE] * 3)}, BT2020, BT709_CURVE),
+    ],
+)
+def test_a_tiffs_primaries_and_transfer_function_are_read_as_what_they_mean(
+    said: Tags, primaries: int, transfer: int, order: str, colours: np.ndarray, tmp_path: Path
+) -> None:
+    pixels = from_unit(colours, np.dtype(np.uint8))
+    (tmp_path / "photo.tif").write_bytes(cameras.tiff(pixels, said, order=order))
+    expected = stated.meaning(to_unit(pixels), primaries, transfer)
+    np.testing.assert_allclose(seen(tmp_path / "photo.tif"), expected, atol=1.5 / 255)
+    disk.write(tmp_path / "copy.tif", disk.read(tmp_path / "photo.tif"))
+    np.testing.assert_allclose(seen(tmp_path / "copy.tif"), expected, atol=1.5 / 255)
+    assert np.array_equal(disk.read(tmp_path / "copy.tif").pixels, pixels)
+
+
+def test_each_channel_of_a_tiff_has_its_transfer_function(colours: np.ndarray, tmp_path: Path) -> None:
+    pixels = from_unit(colours, np.dtype(np.uint8))
+    curves = (LINEAR, GAMMA_28, SRGB_CURVE)
+    (tmp_path / "photo.tif").write_bytes(cameras.tiff(pixels, stated.table(8, *curves)))
+    each = [stated.meaning(to_unit(pixels), BT709, curve)[..., n] for n, curve in enumerate(curves)]
+    np.testing.assert_allclose(seen(tmp_path / "photo.tif"), np.stack(each, axis=2), atol=1.5 / 255)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        stated.points(BT709),
+        stated.points(BT709, white=False),
+        {318: ("R", (3127, 10_000, 3290, 10_000))},
+        {319: ("R", (640, 1000))},
+        {319: ("R", (1, 0) * 6)},
+        {319: ("R", (1, 3) * 6)},
+        {318: ("R", (0, 1, 0, 1)), 319: ("R", (680, 1000, 320, 1000) * 3)},
+        stated.table(4, LINEAR),
+        {301: ("H", (0,) * 256)},
+        {301: ("H", tuple(range(256))[::-1])},
+        {301: ("A", b"none\0")},
+    ],
+    ids=str,
+)
+def test_what_of_a_tiff_is_srgb_or_makes_no_sense_makes_no_profile(said: Tags, tmp_path: Path) -> None:
+    path = tmp_path / "photo.tif"
+    path.write_bytes(cameras.tiff(np.full((8, 8, 3), 99, np.uint8), said))
+    assert disk.read(path).icc_profile is None
+
+
+def test_a_tiffs_profile_counts_more_than_its_primaries(tmp_path: Path) -> None:
+    profile = icc.rgb(icc.SRGB, 2.2)
+    pixels = np.full((8, 8, 3), 99, np.uint8)
+    (tmp_path / "photo.tif").write_bytes(cameras.tiff(pixels, {**stated.points(P3), 34675: ("U", profile)}))
+    assert disk.read(tmp_path / "photo.tif").icc_profile == profile
+
+
+def test_primaries_do_not_touch_what_a_tiffs_pixels_are_not_of(tmp_path: Path) -> None:
+    """Lab and CMYK have colours of their own."""
+    for mode in ("LAB", "CMYK"):
+        image = Image.new(mode, (8, 8), (136, 209, 195, 0)[: 3 if mode == "LAB" else 4])
+        image.save(tmp_path / "plain.tif")
+        image.save(tmp_path / "photo.tif", tiffinfo={319: tuple(each / 1000 for each in stated.POINTS[P3])})
+        assert disk.read(tmp_path / "photo.tif").icc_profile is None
+        assert np.array_equal(seen(tmp_path / "photo.tif"), seen(tmp_path / "plain.tif"))
+
+
+@pytest.mark.parametrize("said", [gama(1.0), cicp(BT709, LINEAR), "TIFF"], ids=["gAMA", "cICP", "TIFF"])
+def test_linear_gray_is_read_as_that(said: tuple[bytes, bytes] | str, tmp_path: Path) -> None:
     pixels = np.linspace(0, 65535, 64 * 8).astype(np.uint16).reshape(8, 64, 1)
-    (tmp_path / "gray.png").write_bytes(stated.png(pixels, said))
+    content = stated.tiff(pixels, BT709, LINEAR) if isinstance(said, str) else stated.png(pixels, said)
+    (tmp_path / "gray.png").write_bytes(content)
     photo = disk.read(tmp_path / "gray.png")
     assert photo.pixels.shape == (8, 64, 1)
     np.testing.assert_allclose(
@@ -119,24 +191,24 @@ def test_linear_gray_is_read_as_that(said: tuple[bytes, bytes], tmp_path: Path) 
 
 
 @pytest.mark.parametrize("target", {name: each for each, name in EXTENSIONS.items() if name in WRITTEN}.values())
-@pytest.mark.parametrize("extension", [*WRITER, "gray"])
+@pytest.mark.parametrize("extension", [*STATING, "gray"])
 def test_the_meaning_is_kept_from_every_format_to_every_format(
     extension: str, target: str, colours: np.ndarray, tmp_path: Path
 ) -> None:
     """Where a format has no place for a profile, by converting to sRGB."""
     pixels, said = from_unit(colours, np.dtype(np.uint16)), (P3, LINEAR)
-    content = stated.png(pixels[..., :1], gama(1.0)) if extension == "gray" else WRITER[extension](pixels, *said)
+    content = stated.png(pixels[..., :1], gama(1.0)) if extension == "gray" else STATING[extension](pixels, *said)
     (tmp_path / "photo").write_bytes(content)
     disk.write(tmp_path / f"copy{target}", disk.read(tmp_path / "photo"))
     before, after = seen(tmp_path / "photo"), seen(tmp_path / f"copy{target}")
     assert np.abs(after - before).mean() < 2 / 255
 
 
-@pytest.mark.parametrize("extension", ["png", "avif"])
+@pytest.mark.parametrize("extension", ["png", "avif", "tif"])
 def test_a_linear_photo_is_edited_in_its_own_light(extension: str, colours: np.ndarray, tmp_path: Path) -> None:
     """What is seen to change is what the edit changes in sRGB; outside, no number changes."""
     path = tmp_path / f"photo.{extension}"
-    path.write_bytes(WRITER[extension](from_unit(colours, np.dtype(np.uint16)), BT709, LINEAR))
+    path.write_bytes(STATING[extension](from_unit(colours, np.dtype(np.uint16)), BT709, LINEAR))
     photo = disk.read(path)
     srgb = colour.to_srgb(photo)
     mask = np.zeros((20, 20), np.uint8)

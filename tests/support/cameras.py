@@ -130,6 +130,11 @@ def with_chunks(png: bytes, *chunks: bytes) -> bytes:
     return png[:33] + b"".join(chunks) + png[33:]
 
 
+def with_late_chunks(png: bytes, *chunks: bytes) -> bytes:
+    """A PNG with chunks behind its pixels."""
+    return png[:-12] + b"".join(chunks) + png[-12:]
+
+
 def iptc(*records: tuple[int, bytes]) -> bytes:
     """IPTC-IIM's records of the application's kind."""
     return b"".join(struct.pack(">BBBH", 0x1C, 2, number, len(text)) + text for number, text in records)

@@ -1,4 +1,4 @@
-"""Files that state their colours by numbers, as cameras and encoders do: cICP, gAMA and cHRM, nclx."""
+"""Files that state their colours by numbers, as cameras and encoders do: cICP, gAMA and cHRM, nclx, a TIFF's tags."""
 
 import io
 import re
@@ -8,7 +8,8 @@ import numpy as np
 import pillow_heif
 import pyvips
 
-from support.cameras import chunk, with_chunks
+from support import cameras
+from support.cameras import Tags, chunk, with_chunks
 
 P3, BT2020, BT709 = 12, 9, 1
 SRGB_CURVE, LINEAR, GAMMA_22, GAMMA_28, BT709_CURVE, PQ, HLG = 13, 8, 4, 5, 1, 16, 18
@@ -20,15 +21,28 @@ TO_SRGB = {  # linear light to linear light, D65 to D65
 }
 
 
-def meaning(pixels: np.ndarray, primaries: int, transfer: int) -> np.ndarray:
-    """What unit pixels of these code points are in sRGB, clipped, by the formulas of H.273 and IEC 61966-2-1."""
-    light = {
+POINTS = {  # red, green and blue, 1000 times x and y
+    BT709: (640, 330, 300, 600, 150, 60),
+    P3: (680, 320, 265, 690, 150, 60),
+    BT2020: (708, 292, 170, 797, 131, 46),
+}
+
+
+def light_of(pixels: np.ndarray, transfer: int) -> np.ndarray:
+    """By the formulas of H.273."""
+    light: np.ndarray = {
         SRGB_CURVE: lambda x: np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4),
         LINEAR: lambda x: x,
         GAMMA_22: lambda x: x**2.2,
         GAMMA_28: lambda x: x**2.8,
         BT709_CURVE: lambda x: np.where(x < 0.081, x / 4.5, ((x + 0.099) / 1.099) ** (1 / 0.45)),
     }[transfer](pixels)
+    return light
+
+
+def meaning(pixels: np.ndarray, primaries: int, transfer: int) -> np.ndarray:
+    """What unit pixels of these code points are in sRGB, clipped, by H.273 and IEC 61966-2-1."""
+    light = light_of(pixels, transfer)
     if light.shape[2] == 3:
         light = light @ TO_SRGB[primaries].T
     light = np.clip(light, 0, 1)
@@ -53,6 +67,25 @@ def gama(exponent: float) -> tuple[bytes, bytes]:
 def chrm(*points: float) -> tuple[bytes, bytes]:
     """x and y of white, red, green and blue."""
     return b"cHRM", struct.pack(">8I", *(round(100_000 * each) for each in points))
+
+
+def points(primaries: int, white: bool = True) -> Tags:
+    """A TIFF's tags."""
+    known = {318: ("R", (3127, 10_000, 3290, 10_000))} if white else {}
+    return {**known, 319: ("R", tuple(number for each in POINTS[primaries] for number in (each, 1000)))}
+
+
+def table(depth: int, *transfers: int) -> Tags:
+    """A TIFF's transfer function, one for all channels or one for each."""
+    steps = np.linspace(0, 1, 1 << depth)
+    return {
+        301: ("H", tuple(np.rint(65535 * np.concatenate([light_of(steps, each) for each in transfers])).astype(int)))
+    }
+
+
+def tiff(pixels: np.ndarray, primaries: int, transfer: int) -> bytes:
+    """A TIFF of 8 or 16 bits that states this in tags of its own."""
+    return cameras.tiff(pixels, {**points(primaries), **table(8 * pixels.itemsize, transfer)})
 
 
 def avif(pixels: np.ndarray, primaries: int, transfer: int) -> bytes:
