@@ -12,57 +12,17 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, IptcImagePlugin
 from support import cameras
 from support.cameras import FACE, ZOE, chunk, packet, saved, segment, with_chunks, with_late_chunks, with_segments
+from support.carried import FORMATS, PIXELS, dpi_of, edited, every_source, every_target, exif_of, xmp_of
 
 from dfi_server.photo import disk
 from dfi_server.photo.pixels import Metadata, Photo
 
-FORMATS = [".jpg", ".png", ".tif", ".webp", ".avif"]
-PIXELS = np.random.default_rng(1).integers(0, 256, (24, 40, 3)).astype(np.uint8)
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 TIFF_NAMES = 'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" xmlns:exif="http://ns.adobe.com/exif/1.0/"'
-
-every_source = pytest.mark.parametrize("source", FORMATS)
-every_target = pytest.mark.parametrize("target", FORMATS)
-
-
-def edited(content: bytes, source: str, target: str, folder: Path) -> Path:
-    """The file that is written for a file read, with nothing edited."""
-    (folder / f"camera{source}").write_bytes(content)
-    path = folder / f"edited{target}"
-    disk.write(path, disk.read(folder / f"camera{source}"))
-    return path
-
-
-def exif_of(path: Path) -> Image.Exif:
-    """EXIF as Pillow reads it: text is Latin-1 there."""
-    tags = Image.Exif()
-    with Image.open(path) as image, path.open("rb") as file:
-        if image.format == "TIFF":
-            tags.load_from_fp(file)
-        elif "exif" in image.info:
-            tags.load(image.info["exif"])
-        for directory in (34665, 34853):
-            tags.get_ifd(directory)
-        return tags
 
 
 def utf_8(text: str) -> str:
     return text.encode("latin-1").decode().rstrip("\0")
-
-
-def xmp_of(path: Path) -> str:
-    with Image.open(path) as image:
-        content = image.info.get("xmp") or (image.tag_v2.get(700) if image.format == "TIFF" else b"") or b""
-    return content.decode()
-
-
-def dpi_of(path: Path) -> tuple[float, float] | None:
-    with Image.open(path) as image:
-        dpi = image.info.get("dpi")
-        tags = image.getexif()
-    if dpi is None and 282 in tags and tags.get(296, 2) == 2:
-        dpi = tags[282], tags[283]
-    return None if dpi is None else (float(dpi[0]), float(dpi[1]))
 
 
 @every_source
@@ -236,52 +196,6 @@ def test_an_orientation_behind_a_pngs_pixels_is_that_before_them(orientation: in
     early, late = (disk.read(tmp_path / f"{name}.png") for name in ("early", "late"))
     assert np.array_equal(early.pixels, late.pixels)
     assert early.metadata == late.metadata
-
-
-@every_source
-@every_target
-@pytest.mark.parametrize("orientation", [1, 6])
-def test_the_resolution_is_kept_and_turned(source: str, target: str, orientation: int, tmp_path: Path) -> None:
-    options = {"dpi": (300, 150)} if source in (".jpg", ".png") else {}
-    resolution = {282: ("R", (300, 1)), 283: ("R", (150, 1)), 296: ("H", 2)} if not options else {}
-    tags = {**resolution, 274: ("H", orientation), 256: ("I", 40), 257: ("I", 24)}
-    detail = {40962: ("H", 40), 40963: ("H", 24), 37396: ("H", (9, 9))}
-    path = edited(cameras.taken(PIXELS, source, tags, detail, **options), source, target, tmp_path)
-    turned = orientation == 6
-    assert dpi_of(path) == pytest.approx((150, 300) if turned else (300, 150), abs=0.1)
-    detail = exif_of(path).get_ifd(34665)
-    assert (detail[40962], detail[40963]) == ((24, 40) if turned else (40, 24))
-    assert (37396 in detail) != turned  # where the subject is
-
-
-@every_source
-@every_target
-def test_no_resolution_is_invented(source: str, target: str, tmp_path: Path) -> None:
-    path = edited(saved(PIXELS, source), source, target, tmp_path)
-    assert dpi_of(path) is None
-    if target in (".webp", ".avif", ".png", ".jpg"):
-        assert not exif_of(path)
-
-
-NO_UNIT = {
-    ".jpg": with_segments(saved(PIXELS, ".jpg")).replace(b"JFIF\0\1\1\0\0\1\0\1", b"JFIF\0\1\1\0\0\2\0\1"),
-    ".png": with_chunks(saved(PIXELS, ".png"), chunk(b"pHYs", struct.pack(">IIB", 2, 1, 0))),
-    ".tif": saved(PIXELS, ".tif", tiffinfo={282: 2.0, 283: 1.0, 296: 1}),
-}
-
-
-@pytest.mark.parametrize("source", NO_UNIT)
-@every_target
-def test_a_resolution_of_unknown_unit_does_not_become_inches(source: str, target: str, tmp_path: Path) -> None:
-    assert dpi_of(edited(NO_UNIT[source], source, target, tmp_path)) is None
-
-
-@pytest.mark.parametrize("dpi", [20, 25.4, 72, 1200])
-@pytest.mark.parametrize("source", [".png", ".tif", ".jpg"])
-@every_target
-def test_a_resolution_that_is_stated_is_kept(source: str, target: str, dpi: float, tmp_path: Path) -> None:
-    path = edited(saved(PIXELS, source, dpi=(dpi, dpi)), source, target, tmp_path)
-    assert dpi_of(path) == pytest.approx((dpi, dpi), abs=0.5 if ".jpg" in (source, target) else 0.03)
 
 
 @every_target
