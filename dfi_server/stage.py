@@ -6,7 +6,7 @@ learnt to see as VGG-19 does with a quarter of the arithmetic, and has a predict
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -23,6 +23,9 @@ from dfi_server.photo.pixels import Pixels
 from dfi_server.solver import reconstruct, vgg
 from dfi_server.vectors.neighbours import Neighbours
 from dfi_server.vectors.store import Store, open_store
+
+LED_GAIN = 1.08
+"""What alpha is multiplied by where the starter leads: so few iterations come less far on the way."""
 
 FINE = {
     "eyeglasses": 1.15,
@@ -93,13 +96,15 @@ class Stage:
         """
         image = self._image(photo, frame)
         kept = self._kept(expression, asked.alphas)
-        leader = None if start else self._led_by(asked.alphas)
+        leader = self._led_by(asked.alphas)
+        if leader:
+            asked = replace(asked, alphas={name: LED_GAIN * alpha for name, alpha in asked.alphas.items()})
         return reconstruct.reconstruct(
             self.network,
             image,
             lambda phi: self.shift(asked, phi),
             predictor=self._predictor if self.led else None,
-            lead=leader._first_steps(image, asked, kept) if leader else None,
+            lead=leader._first_steps(image, asked, kept) if leader and not start else None,
             kept=kept,
             towards=None if towards is None else self._image(towards, frame),
             iterations=iterations,

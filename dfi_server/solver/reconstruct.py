@@ -28,8 +28,10 @@ TV_WEIGHT = 1e-3
 ITERATIONS = 60
 """L-BFGS iterations of a finished edit, at most."""
 
-LED_ITERATIONS = 20
-"""The same where another network's solution was a gain: it stands for the first half of them."""
+LED_ITERATIONS = 26
+"""The same where another network's solution was a gain: it stands for LEAD_WORTH of them."""
+
+LEAD_WORTH = 10
 
 TOLERANCE = 0.01
 """A finished edit ends earlier where its last _RECENT iterations brought less than this part of all the way."""
@@ -143,7 +145,7 @@ def reconstruct(
     unless `start` is given: the solution for a similar shift of the same image, as far as both are about the same part.
     `predictor`: where there is no `start`, its passes take the place of the first iterations, each of predictor.worth
     of them; the first pass that brings no decrease is taken back, and ends that.
-    `lead`: another network's solution for the same, which takes the place of the first LED_ITERATIONS / 2 where it is a
+    `lead`: another network's solution for the same, which takes the place of LEAD_WORTH iterations where it is a
     decrease; with a `tolerance` the solve then ends after LED_ITERATIONS.
     `tolerance`: the solve ends before `iterations` when the last _RECENT of them brought less than this part of the
     objective's whole decrease, so that an attribute that is quick to come costs no more than it needs.
@@ -220,7 +222,7 @@ def reconstruct(
 
     if lead and not start and solver.jump(lead.within(window).point):
         iterations = min(iterations, LED_ITERATIONS) if tolerance else iterations
-        advance(LED_ITERATIONS // 2)
+        advance(LEAD_WORTH)
     elif predictor and not start:
         for _ in range(predictor.passes):
             if count == iterations or not solver.jump(solver.point + predicted(predictor)):
