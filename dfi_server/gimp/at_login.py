@@ -57,6 +57,9 @@ def install(machine: Machine, home: Path, say: Say) -> None:
         record.add_tree(path)
         path.write_bytes(text)
         say(f"Wrote {path}")
+    if machine.system == "darwin":
+        for command in made.stop:  # launchd takes no agent twice
+            _fails(machine, command)
     for command in made.start:
         if failure := _fails(machine, command):
             record.remove([*made.texts, *unneeded_keys(machine, home, made.texts, say)])

@@ -33,9 +33,13 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     """A user's machine, whose name has what units and XML must escape; it notes what it is told to read."""
     make, manager = SYSTEMS[request.param]
     made = make(tmp_path / "50% & more")
+    return with_program(made, manager, f'echo "{manager} $*" >>"{made.root}/tools/told"')
+
+
+def with_program(made: Machine, name: str, script: str) -> Machine:
     folder = made.root / "tools"
     folder.mkdir()
-    program(folder / manager, f'echo "{manager} $*" >>"{folder}/told"')
+    program(folder / name, script)
     return Machine(made.system, made.home, {**made.environ, "PATH": f"{folder}:/usr/bin:/bin"}, made.root)
 
 
@@ -83,6 +87,18 @@ def test_keys_stay_while_a_server_runs_with_them(tmp_path: Path, monkeypatch: py
         assert (here.client_keys / "own.key_secret").exists()
     at_login.uninstall(machine, state, said.append)
     assert not state.exists()
+
+
+def test_installing_again_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """launchctl refuses an agent that is loaded."""
+    loaded = tmp_path / "loaded"
+    script = f'case "$1" in bootstrap) [ ! -e "{loaded}" ] && touch "{loaded}" ;; bootout) rm "{loaded}" ;; esac'
+    mac = with_program(machines.macos(tmp_path / "mac"), "launchctl", script)
+    monkeypatch.setenv("PATH", mac.environ["PATH"])
+    for _ in range(2):
+        at_login.install(mac, mac.home / "state", lambda line: None)
+    (agent,) = at_login.files(mac, mac.home / "state").texts
+    assert agent.exists()
 
 
 @pytest.mark.usefixtures("programs")
