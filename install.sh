@@ -74,7 +74,7 @@ stop_servers() {
     local id command
     while read -r id command; do
         case "$command " in
-        *"$venv/bin/dfi serve "* | *"$link serve "*)
+        *"$venv/bin/dfi serve "* | *"$link serve "* | *"$venv/bin/python"*" -m dfi_server serve "*)
             kill "$id" 2>/dev/null && echo "Stopped the running server (process $id)."
             ;;
         esac
