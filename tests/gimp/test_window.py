@@ -95,6 +95,7 @@ def test_dialog(window: Window, tiny: str, face: np.ndarray, screenshots: Path) 
     assert names(window) == [first, f"{first} #1", source]
     assert window.run(f"old, new, _ = {SHOWN}.get_layers()\nanswer = digest(new) == digest(old)")
 
+    time.sleep(2)  # the layer is there before the filter has ended, and until then GIMP undoes nothing
     window.key("ctrl+z")
     wait_for("one layer less", lambda: names(window) == [first, source])
     window.key("ctrl+z")

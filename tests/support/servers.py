@@ -127,8 +127,11 @@ def eventually(true: Callable[[], object], seconds: float = 20.0) -> None:
 
 def child_ids(but: Collection[int] = ()) -> set[int]:
     """The processes that this one has started, `but` for some, of other tests."""
-    tasks = Path("/proc/self/task").iterdir()
-    return {int(pid) for task in tasks for pid in (task / "children").read_text().split()} - {*but}
+    found = set[int]()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread that has ended meanwhile
+            found.update(map(int, (task / "children").read_text().split()))
+    return found - {*but}
 
 
 def is_alive(pid: int) -> bool:
