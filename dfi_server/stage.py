@@ -24,7 +24,7 @@ from dfi_server.solver import reconstruct, vgg
 from dfi_server.vectors.neighbours import Neighbours
 from dfi_server.vectors.store import Store, open_store
 
-LED_GAIN = 1.03
+LED_GAIN = 1.08
 """What alpha is multiplied by where the starter leads: so few iterations come less far on the way."""
 
 FINE = {
