@@ -25,7 +25,10 @@ from dfi_server.vectors.neighbours import Neighbours
 from dfi_server.vectors.store import Store, open_store
 
 LED_GAIN = 1.08
-"""What alpha is multiplied by where the starter leads: so few iterations come less far on the way."""
+"""What alpha is multiplied by where the starter leads: so few iterations come less far on the way.
+
+It is so in the rare solve, too, that does not take the lead: the objective that judges the lead has it already.
+"""
 
 FINE = {
     "eyeglasses": 1.15,

@@ -56,7 +56,7 @@ MOST_ATTRIBUTES = 3  # in one sum
 MEASURED = ("smiling", "eyeglasses", "senior", "mustache", "mouth_wide_open")
 MEASURED_ALPHA = 0.4
 MEASURED_FACES = 6
-SOLVER_ITERATIONS = 24  # iterations of the solver beside it
+SOLVER_ITERATIONS = 24  # of the solver that the predictor is measured beside
 
 _WARM_UP = 100  # updates
 _MEASURE_EVERY, _SAVE_EVERY = 50, 25  # rounds
